@@ -1,0 +1,5 @@
+//! Where chunks wait for an output: one bounded queue each.
+
+mod queue;
+
+pub use queue::{Delivery, Receiver, Sender, queue};

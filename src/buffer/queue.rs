@@ -1,0 +1,266 @@
+//! The queue in front of one output, bounded by bytes: the output's share of the budget.
+//!
+//! Enters: chunks, with the token of a sender that waits for an ack. Leaves: [`Delivery`], in order.
+//! When the share is full, only the sources that route to this output wait. A share counts what the output has not
+//! given a verdict on yet, also what it is writing. Can go wrong: the output's task ends early; then pushes fail and the
+//! chunk counts as dropped.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::observe::counters::{Drop as DropReason, Output as Counters};
+use crate::record::{Ack, Chunk};
+
+struct State {
+    waiting: VecDeque<Delivery>,
+    bytes: u64,
+    senders: usize,
+    receiver_gone: bool,
+}
+
+struct Shared {
+    label: String,
+    share: u64,
+    state: Mutex<State>,
+    room: Notify,
+    arrived: Notify,
+    counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the state half-changed, so a poisoned lock is still good.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The routing side. Clone it for each source; the queue closes when the last clone is gone.
+pub struct Sender(Arc<Shared>);
+
+/// The output's side.
+pub struct Receiver(Arc<Shared>);
+
+/// A chunk that an output owes a verdict on. Dropped without one, it counts as given up and its ack fails.
+pub struct Delivery {
+    /// The records.
+    pub chunk: Arc<Chunk>,
+    ack: Option<Ack>,
+    owner: Arc<Shared>,
+    /// Bytes it takes of the share: 0 until it has entered.
+    takes: u64,
+    settled: bool,
+}
+
+/// A queue that holds at most `share` bytes (one chunk may always enter an empty queue).
+pub fn queue(label: impl Into<String>, share: u64, counters: Arc<Counters>) -> (Sender, Receiver) {
+    let shared = Arc::new(Shared {
+        label: label.into(),
+        share,
+        state: Mutex::new(State { waiting: VecDeque::new(), bytes: 0, senders: 1, receiver_gone: false }),
+        room: Notify::new(),
+        arrived: Notify::new(),
+        counters,
+    });
+    (Sender(Arc::clone(&shared)), Receiver(shared))
+}
+
+impl Sender {
+    /// Waits for room, then hands the chunk over.
+    pub async fn push(&self, chunk: Arc<Chunk>, ack: Option<Ack>) {
+        let mut delivery =
+            Some(Delivery { chunk, ack, owner: Arc::clone(&self.0), takes: 0, settled: false });
+        if let Some(d) = &delivery {
+            self.0.counters.routed.fetch_add(d.chunk.count, Relaxed);
+            self.0.counters.held.fetch_add(d.chunk.count, Relaxed);
+        }
+        loop {
+            let room = self.0.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.try_push(&mut delivery) {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    fn try_push(&self, delivery: &mut Option<Delivery>) -> bool {
+        let mut state = self.0.lock();
+        if state.receiver_gone {
+            // Dropping the delivery outside of the lock: its verdict takes the lock again.
+            drop(state);
+            delivery.take();
+            return true;
+        }
+        let size = delivery.as_ref().map_or(0, |d| d.chunk.bytes.len() as u64);
+        if state.bytes > 0 && state.bytes + size > self.0.share {
+            return false;
+        }
+        if let Some(mut d) = delivery.take() {
+            d.takes = size;
+            state.bytes += size;
+            state.waiting.push_back(d);
+            self.0.arrived.notify_one();
+        }
+        true
+    }
+
+    /// The output's label.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        self.0.lock().senders += 1;
+        Sender(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.lock().senders -= 1;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Receiver {
+    /// The next delivery; `None` when every sender is gone and nothing is left.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        loop {
+            let arrived = self.0.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            {
+                let mut state = self.0.lock();
+                if let Some(d) = state.waiting.pop_front() {
+                    return Some(d);
+                }
+                if state.senders == 0 {
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// The next delivery if one is there.
+    pub fn try_recv(&mut self) -> Option<Delivery> {
+        self.0.lock().waiting.pop_front()
+    }
+
+    /// Whether every sender is gone: nothing new will come, the process is stopping.
+    pub fn closed(&self) -> bool {
+        self.0.lock().senders == 0
+    }
+
+    /// The output's label, for log lines.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// The output's counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let left = {
+            let mut state = self.0.lock();
+            state.receiver_gone = true;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(left);
+        self.0.room.notify_waiters();
+    }
+}
+
+impl Delivery {
+    /// Whether a sender waits for the ack: then it must reach the disk, and at once.
+    pub fn wants_ack(&self) -> bool {
+        self.ack.is_some()
+    }
+
+    /// The output has it.
+    pub fn delivered(mut self) {
+        self.owner.counters.delivered.fetch_add(self.chunk.count, Relaxed);
+        if let Some(ack) = self.ack.take() {
+            ack.done();
+        }
+        self.settled = true;
+    }
+
+    /// The output gives it up for a reason: counted, and the ack fails.
+    pub fn dropped(mut self, why: DropReason) {
+        self.owner.counters.dropped(why, self.chunk.count);
+        self.settled = true;
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let counters = &self.owner.counters;
+        if !self.settled {
+            counters.dropped(DropReason::Shutdown, self.chunk.count);
+        }
+        counters.held.fetch_sub(self.chunk.count, Relaxed);
+        self.owner.lock().bytes -= self.takes;
+        self.owner.room.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{AckWait, Seg, Tag, Verdict};
+    use crate::rt::Budget;
+
+    fn chunk(bytes: usize) -> Arc<Chunk> {
+        Arc::new(Chunk {
+            bytes: vec![0; bytes].into(),
+            segs: [Seg { tag: Tag::new(b"t"), end: bytes, count: 1 }].into_iter().collect(),
+            count: 1,
+            charge: Budget::new(1000).take(bytes as u64),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_share_makes_the_source_wait_until_a_verdict() {
+        let (tx, mut rx) = queue("o", 100, Arc::default());
+        tx.push(chunk(80), None).await;
+        let mut second = Box::pin(tx.push(chunk(80), None));
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(1), &mut second).await;
+        assert!(waited.is_err());
+        let first = rx.recv().await.unwrap();
+        first.delivered();
+        second.await;
+        assert_eq!(rx.try_recv().map(|d| d.chunk.bytes.len()), Some(80));
+    }
+
+    #[tokio::test]
+    async fn an_output_that_ends_early_fails_acks_and_counts_the_drop() {
+        let counters = Arc::new(Counters::default());
+        let (tx, rx) = queue("o", 100, Arc::clone(&counters));
+        let (wait, ack) = AckWait::new(Arc::default());
+        tx.push(chunk(10), Some(ack)).await;
+        drop(rx);
+        assert_eq!(wait.verdict(), Verdict::Failed);
+        assert_eq!(counters.dropped_shutdown.load(Relaxed), 1);
+        assert_eq!(counters.held.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn the_queue_ends_when_senders_are_gone_and_it_is_empty() {
+        let (tx, mut rx) = queue("o", 100, Arc::default());
+        tx.push(chunk(10), None).await;
+        drop(tx);
+        rx.recv().await.unwrap().delivered();
+        assert!(rx.recv().await.is_none());
+    }
+}

@@ -1,0 +1,1 @@
+//! The filters of one route, compiled into one program.

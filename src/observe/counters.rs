@@ -1,0 +1,186 @@
+//! Every counter by name, and the two sums that must hold at every moment (see `Totals::imbalance`).
+//!
+//! Filters: `received + made = refused + filtered + joined + unrouted + routed + holding`.
+//! Each output: `routed + recovered = delivered + dead_lettered + dropped{reason} + held`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Why a record was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It could not be decoded: torn, not a map, too deep, unknown time, a bomb.
+    Undecodable,
+}
+
+/// Why an output gave a record up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// The output would never take it (no dead letters configured).
+    Rejected,
+    /// The process had to stop before it was delivered.
+    Shutdown,
+}
+
+impl Drop {
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Drop::Rejected => "rejected",
+            Drop::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The filters' side of the ledger, in records.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    /// Decoded by an input (undecodable entries too).
+    pub received: AtomicU64,
+    /// Made by a filter (copies of rewrite_tag, pieces of a split record).
+    pub made: AtomicU64,
+    /// Not taken in: undecodable.
+    pub refused: AtomicU64,
+    /// Dropped by a filter on purpose.
+    pub filtered: AtomicU64,
+    /// Became part of another record.
+    pub joined: AtomicU64,
+    /// Matched no output.
+    pub unrouted: AtomicU64,
+    /// Given to at least one output.
+    pub routed: AtomicU64,
+    /// Held back by a filter now.
+    pub holding: AtomicU64,
+    /// Connections closed because a frame's end could not be known, was over the limit, or a handshake failed.
+    pub broken_connections: AtomicU64,
+    /// Connections accepted.
+    pub connections: AtomicU64,
+}
+
+/// One output's side of the ledger, in records.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Given to it.
+    pub routed: AtomicU64,
+    /// Found in storage at start.
+    pub recovered: AtomicU64,
+    /// It has them.
+    pub delivered: AtomicU64,
+    /// Written to dead letters.
+    pub dead_lettered: AtomicU64,
+    /// Given up: the output would never take them.
+    pub dropped_rejected: AtomicU64,
+    /// Given up: the process had to stop.
+    pub dropped_shutdown: AtomicU64,
+    /// Waiting in it now.
+    pub held: AtomicU64,
+    /// Attempts that failed and were made again.
+    pub retries: AtomicU64,
+}
+
+impl Output {
+    /// Counts records given up.
+    pub fn dropped(&self, why: Drop, n: u64) {
+        match why {
+            Drop::Rejected => &self.dropped_rejected,
+            Drop::Shutdown => &self.dropped_shutdown,
+        }
+        .fetch_add(n, Relaxed);
+    }
+}
+
+/// One filter's own counters.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Records it dropped.
+    pub dropped: AtomicU64,
+    /// Records it added (emitted under a new tag, joined).
+    pub added: AtomicU64,
+}
+
+/// All of them. Cheap to share: inputs, filters and outputs add once per chunk, not per record.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// The filters' side.
+    pub pipeline: Pipeline,
+    /// Outputs by label.
+    pub outputs: Vec<(String, Arc<Output>)>,
+    /// Filters by label.
+    pub filters: Vec<(String, Arc<Filter>)>,
+}
+
+impl Totals {
+    /// The first of the two sums that does not hold, in words. Exact only while nothing moves (at exit).
+    pub fn imbalance(&self) -> Option<String> {
+        let p = &self.pipeline;
+        let left = p.received.load(Relaxed) + p.made.load(Relaxed);
+        let right = [&p.refused, &p.filtered, &p.joined, &p.unrouted, &p.routed, &p.holding]
+            .iter()
+            .map(|c| c.load(Relaxed))
+            .sum::<u64>();
+        if left != right {
+            return Some(format!("filters: in {left}, accounted for {right}"));
+        }
+        self.outputs.iter().find_map(|(name, o)| {
+            let left = o.routed.load(Relaxed) + o.recovered.load(Relaxed);
+            let right = [&o.delivered, &o.dead_lettered, &o.dropped_rejected, &o.dropped_shutdown, &o.held]
+                .iter()
+                .map(|c| c.load(Relaxed))
+                .sum::<u64>();
+            (left != right).then(|| format!("output {name}: in {left}, accounted for {right}"))
+        })
+    }
+
+    /// Records accepted and then given up.
+    pub fn lost(&self) -> u64 {
+        self.outputs
+            .iter()
+            .map(|(_, o)| o.dropped_rejected.load(Relaxed) + o.dropped_shutdown.load(Relaxed))
+            .sum()
+    }
+}
+
+impl fmt::Display for Totals {
+    /// One line: `received=5 made=0 ... | file.0 routed=5 ... | grep.0 dropped=1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let p = &self.pipeline;
+        write!(
+            f,
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={}",
+            p.received.load(Relaxed),
+            p.made.load(Relaxed),
+            p.refused.load(Relaxed),
+            p.filtered.load(Relaxed),
+            p.joined.load(Relaxed),
+            p.unrouted.load(Relaxed),
+            p.routed.load(Relaxed),
+            p.holding.load(Relaxed),
+            p.connections.load(Relaxed),
+            p.broken_connections.load(Relaxed),
+        )?;
+        for (name, o) in &self.outputs {
+            write!(
+                f,
+                " | output={name} routed={} recovered={} delivered={} dead_lettered={} dropped_rejected={} dropped_shutdown={} held={} retries={}",
+                o.routed.load(Relaxed),
+                o.recovered.load(Relaxed),
+                o.delivered.load(Relaxed),
+                o.dead_lettered.load(Relaxed),
+                o.dropped_rejected.load(Relaxed),
+                o.dropped_shutdown.load(Relaxed),
+                o.held.load(Relaxed),
+                o.retries.load(Relaxed),
+            )?;
+        }
+        for (name, c) in &self.filters {
+            write!(
+                f,
+                " | filter={name} dropped={} added={}",
+                c.dropped.load(Relaxed),
+                c.added.load(Relaxed)
+            )?;
+        }
+        Ok(())
+    }
+}

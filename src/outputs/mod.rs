@@ -1,0 +1,52 @@
+//! Outputs: chunks in, the world out.
+//!
+//! Enters: deliveries from the output's own queue. Leaves: bytes somewhere else, and a verdict for each delivery.
+//! Can go wrong: the destination refuses, is slow or away. An output retries and blocks its queue (and through it the
+//! sources that route to it); it never drops without a counter and a reason.
+//!
+//! To add one: a file with a `KIND`, a row in [`KINDS`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::buffer::Receiver;
+use crate::config::{Diagnostics, PluginInfo, Settings};
+
+mod file;
+mod format;
+mod null;
+mod stdout;
+
+/// Every output there is.
+pub const KINDS: &[&OutputKind] = &[&null::KIND];
+
+/// A row of the table.
+pub struct OutputKind {
+    /// Name, keys, words for `explain`.
+    pub info: PluginInfo,
+    /// Reads the settings. `None` only after an error was reported. Must not touch the world.
+    pub build: fn(&Settings, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Output>>,
+}
+
+/// What `build` may look at besides its own settings.
+#[derive(Clone, Debug)]
+pub struct BuildContext {
+    /// `json.escape_unicode`: non-ASCII as `\uXXXX` in JSON (on by default, as in Fluent Bit).
+    pub escape_unicode: bool,
+    /// `Flush`: the longest that records without an ack may wait for company.
+    pub flush: Duration,
+}
+
+/// A destination.
+pub trait Output: Send {
+    /// Takes deliveries until the queue is closed and empty, then ends. Every delivery gets a verdict.
+    fn run(self: Box<Self>, queue: Receiver) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Finds an output by its name in configurations.
+pub fn find(name: &str) -> Option<&'static OutputKind> {
+    KINDS.iter().copied().find(|k| {
+        k.info.name.eq_ignore_ascii_case(name) || k.info.aliases.iter().any(|a| a.eq_ignore_ascii_case(name))
+    })
+}

@@ -1,0 +1,44 @@
+//! A run of records on its way: msgpack entries back to back, with the tags they came under.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Tag;
+use crate::rt::Charge;
+
+/// Records of one tag within a chunk.
+#[derive(Clone, Debug)]
+pub struct Seg {
+    /// Their tag.
+    pub tag: Tag,
+    /// Where they end in the chunk's bytes (they begin where the segment before ends).
+    pub end: usize,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// Records that take the same route. Tags that match the same filters and outputs share chunks, so that a client that
+/// sends 5,000 tags in turn costs no chunk per record.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Entries (`wire::entry`), valid, with known times.
+    pub bytes: Bytes,
+    /// Whose they are, in order; never empty.
+    pub segs: SmallVec<[Seg; 1]>,
+    /// All records.
+    pub count: u64,
+    /// The memory it takes from the budget, given back when the last output drops it.
+    pub charge: Charge,
+}
+
+impl Chunk {
+    /// Each segment with its bytes.
+    pub fn segments(&self) -> impl Iterator<Item = (&Seg, &[u8])> {
+        let mut start = 0;
+        self.segs.iter().map(move |seg| {
+            let bytes = self.bytes.get(start..seg.end).unwrap_or_default();
+            start = seg.end;
+            (seg, bytes)
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! One byte budget for the process: read buffers, chunks, batches.
+//!
+//! Sources wait for room (their socket pushes back); filters and outputs never wait: a quarter of the limit is theirs
+//! alone, so that what is inside can always leave. Can go wrong: a single partial frame larger than what is left; one
+//! at a time may pass the limit ([`Budget::oversize`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+#[derive(Debug)]
+struct Shared {
+    limit: u64,
+    used: AtomicU64,
+    peak: AtomicU64,
+    freed: Notify,
+    oversize: Arc<Semaphore>,
+}
+
+/// The budget. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Shared>);
+
+/// Bytes taken from a budget, given back on drop.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Budget(Arc::new(Shared {
+            limit,
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            freed: Notify::new(),
+            oversize: Arc::new(Semaphore::new(1)),
+        }))
+    }
+
+    /// The whole limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
+    /// What sources may fill: three quarters.
+    pub fn source_limit(&self) -> u64 {
+        self.0.limit / 4 * 3
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Relaxed)
+    }
+
+    /// The most that was ever in use.
+    pub fn peak(&self) -> u64 {
+        self.0.peak.load(Relaxed)
+    }
+
+    /// Takes bytes at once, whatever is left: for what is already inside.
+    pub fn take(&self, bytes: u64) -> Charge {
+        let used = self.0.used.fetch_add(bytes, Relaxed) + bytes;
+        self.0.peak.fetch_max(used, Relaxed);
+        Charge { budget: self.clone(), bytes }
+    }
+
+    /// Takes bytes if the sources' part has room.
+    pub fn try_take(&self, bytes: u64) -> Option<Charge> {
+        let limit = self.source_limit();
+        let used =
+            self.0.used.fetch_update(Relaxed, Relaxed, |u| (u + bytes <= limit).then_some(u + bytes)).ok()?;
+        self.0.peak.fetch_max(used + bytes, Relaxed);
+        Some(Charge { budget: self.clone(), bytes })
+    }
+
+    /// Waits until the sources' part has room for `bytes`.
+    pub async fn wait_take(&self, bytes: u64) -> Charge {
+        loop {
+            if let Some(charge) = self.try_take(bytes) {
+                return charge;
+            }
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            // Registered before the second look, so that a release in between is not missed.
+            freed.as_mut().enable();
+            if let Some(charge) = self.try_take(bytes) {
+                return charge;
+            }
+            freed.await;
+        }
+    }
+
+    /// The right to grow one partial frame past the limit, if nobody has it.
+    pub fn try_oversize(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.oversize).try_acquire_owned().ok()
+    }
+
+    /// The right to grow one partial frame past the limit. One holder at a time, so that some frame always completes.
+    pub async fn oversize(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.oversize).acquire_owned().await.ok()
+    }
+}
+
+impl Charge {
+    /// How many bytes it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Splits bytes off into a charge of their own (at most what is there).
+    pub fn split(&mut self, bytes: u64) -> Charge {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Charge { budget: self.budget.clone(), bytes }
+    }
+
+    /// Grows to `bytes` without waiting.
+    pub fn grow_to(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            let mut more = self.budget.take(bytes - self.bytes);
+            self.bytes += std::mem::take(&mut more.bytes);
+        }
+    }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if bytes < self.bytes {
+            drop(self.split(self.bytes - bytes));
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.0.used.fetch_sub(self.bytes, Relaxed);
+            // Everyone looks again: a waiter for much must not keep one for little asleep.
+            self.budget.0.freed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_leave_a_quarter_for_what_is_inside() {
+        let b = Budget::new(400);
+        let first = b.try_take(300).unwrap();
+        assert!(b.try_take(1).is_none());
+        let inside = b.take(100);
+        assert_eq!(b.used(), 400);
+        drop((first, inside));
+        assert_eq!((b.used(), b.peak()), (0, 400));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_source_goes_on_when_bytes_are_given_back() {
+        let b = Budget::new(400);
+        let held = b.try_take(300).unwrap();
+        let waiter = b.wait_take(200);
+        tokio::pin!(waiter);
+        assert!(futures_poll_once(waiter.as_mut()).is_none());
+        drop(held);
+        assert_eq!(waiter.await.bytes(), 200);
+    }
+
+    fn futures_poll_once<F: Future>(f: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        match f.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(v) => Some(v),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

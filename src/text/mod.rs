@@ -1,0 +1,17 @@
+//! What inputs and filters share about text: patterns, parsers, the multiline engine, time formats, record accessors.
+//! Pure: no I/O; files named by `Parsers_File` have been read by `config`.
+
+mod accessor;
+mod library;
+mod multiline;
+mod parser;
+mod pattern;
+mod regex;
+mod timefmt;
+
+pub use accessor::Accessor;
+pub use library::Library;
+pub use multiline::MultilineParser;
+pub use parser::Parser;
+pub use pattern::TagPattern;
+pub use regex::{Groups, Regex};

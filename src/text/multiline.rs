@@ -1,0 +1,5 @@
+//! The multiline engine.
+
+/// A compiled multiline parser.
+#[derive(Debug)]
+pub struct MultilineParser {}

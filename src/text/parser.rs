@@ -1,0 +1,5 @@
+//! Parsers.
+
+/// A compiled parser.
+#[derive(Debug)]
+pub struct Parser {}

@@ -1,0 +1,8 @@
+//! Pure codecs: no socket, no file, no clock.
+
+pub mod entry;
+pub mod forward;
+pub mod inflate;
+pub mod json;
+pub mod json_in;
+pub mod msgpack;
