@@ -68,17 +68,23 @@ pub fn queue(label: impl Into<String>, share: u64, counters: Arc<Counters>) -> (
 }
 
 impl Sender {
-    /// Waits for room, then hands the chunk over.
-    pub async fn push(&self, chunk: Arc<Chunk>, ack: Option<Ack>) {
-        let mut delivery =
-            Some(Delivery { chunk, ack, owner: Arc::clone(&self.0), takes: 0, settled: false });
-        if let Some(d) = &delivery {
-            self.0.counters.routed.fetch_add(d.chunk.count, Relaxed);
-            self.0.counters.held.fetch_add(d.chunk.count, Relaxed);
-        }
+    /// Makes a chunk this output's to account for: from here on it has a verdict, whatever happens.
+    pub fn deliver(&self, chunk: Arc<Chunk>, ack: Option<Ack>) -> Delivery {
+        self.0.counters.routed.fetch_add(chunk.count, Relaxed);
+        self.0.counters.held.fetch_add(chunk.count, Relaxed);
+        Delivery { chunk, ack, owner: Arc::clone(&self.0), takes: 0, settled: false }
+    }
+
+    /// Waits for room, then hands the delivery over.
+    pub async fn push(&self, delivery: Delivery) {
+        let mut delivery = Some(delivery);
         loop {
+            if self.try_push(&mut delivery) {
+                return;
+            }
             let room = self.0.room.notified();
             tokio::pin!(room);
+            // Registered before the second look, so that a verdict in between is not missed.
             room.as_mut().enable();
             if self.try_push(&mut delivery) {
                 return;
@@ -227,14 +233,15 @@ mod tests {
             segs: [Seg { tag: Tag::new(b"t"), end: bytes, count: 1 }].into_iter().collect(),
             count: 1,
             charge: Budget::new(1000).take(bytes as u64),
+            meter: None,
         })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_share_makes_the_source_wait_until_a_verdict() {
         let (tx, mut rx) = queue("o", 100, Arc::default());
-        tx.push(chunk(80), None).await;
-        let mut second = Box::pin(tx.push(chunk(80), None));
+        tx.push(tx.deliver(chunk(80), None)).await;
+        let mut second = Box::pin(tx.push(tx.deliver(chunk(80), None)));
         let waited = tokio::time::timeout(std::time::Duration::from_millis(1), &mut second).await;
         assert!(waited.is_err());
         let first = rx.recv().await.unwrap();
@@ -248,7 +255,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let (tx, rx) = queue("o", 100, Arc::clone(&counters));
         let (wait, ack) = AckWait::new(Arc::default());
-        tx.push(chunk(10), Some(ack)).await;
+        tx.push(tx.deliver(chunk(10), Some(ack))).await;
         drop(rx);
         assert_eq!(wait.verdict(), Verdict::Failed);
         assert_eq!(counters.dropped_shutdown.load(Relaxed), 1);
@@ -258,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn the_queue_ends_when_senders_are_gone_and_it_is_empty() {
         let (tx, mut rx) = queue("o", 100, Arc::default());
-        tx.push(chunk(10), None).await;
+        tx.push(tx.deliver(chunk(10), None)).await;
         drop(tx);
         rx.recv().await.unwrap().delivered();
         assert!(rx.recv().await.is_none());

@@ -103,6 +103,8 @@ pub(crate) struct Emission {
     pub(crate) parts: u64,
     /// It did not exist before (a copy).
     pub(crate) made: bool,
+    /// The step that emitted it; the program fills it in.
+    pub(crate) step: usize,
 }
 
 /// Collects what a filter emits.
@@ -115,7 +117,7 @@ pub struct Emitter {
 impl Emitter {
     fn add(&mut self, tag: Option<Tag>, parts: u64, made: bool, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
-        self.list.push(Emission { end: self.bytes.len(), tag, parts, made });
+        self.list.push(Emission { end: self.bytes.len(), tag, parts, made, step: 0 });
     }
 
     /// Emits one record made of `parts` held ones under the same tag. It passes all filters of the tag again from the

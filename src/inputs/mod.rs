@@ -8,7 +8,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,11 +16,15 @@ use tokio::sync::Notify;
 use crate::config::{Diagnostics, PluginInfo, Settings};
 use crate::observe::counters::{Refusal, Totals};
 use crate::record::{AckWait, Time};
+pub use crate::rt::Meter;
 use crate::rt::{Budget, Stop, Tasks};
 use crate::text::Library;
 
 /// Every input there is.
-pub const KINDS: &[&InputKind] = &[];
+mod forward;
+
+/// Every input there is.
+pub const KINDS: &[&InputKind] = &[&forward::KIND];
 
 /// A row of the table.
 pub struct InputKind {
@@ -79,51 +82,6 @@ impl InputContext {
     /// An intake for one connection or source.
     pub fn intake(&self) -> Box<dyn Intake> {
         (self.intakes)(self)
-    }
-}
-
-/// The bytes of one input that are inside (chunks not yet delivered), against its `Mem_Buf_Limit`.
-#[derive(Debug, Default)]
-pub struct Meter {
-    /// 0: no limit.
-    pub limit: u64,
-    used: AtomicU64,
-    freed: Notify,
-}
-
-impl Meter {
-    /// A meter with a limit in bytes; 0 is none.
-    pub fn new(limit: u64) -> Self {
-        Meter { limit, ..Meter::default() }
-    }
-
-    /// Counts bytes in.
-    pub fn add(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Relaxed);
-    }
-
-    /// Counts bytes out.
-    pub fn sub(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Relaxed);
-        self.freed.notify_waiters();
-    }
-
-    /// Bytes inside.
-    pub fn used(&self) -> u64 {
-        self.used.load(Relaxed)
-    }
-
-    /// Waits until the input is below its limit. Ask before a frame begins, never within one.
-    pub async fn below_limit(&self) {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.limit == 0 || self.used() < self.limit {
-                return;
-            }
-            freed.await;
-        }
     }
 }
 

@@ -1,1 +1,25 @@
-//! net
+//! Listeners and connections: TCP, unix sockets, TLS.
+//!
+//! Enters: an address. Leaves: connections that can be waited on without holding a buffer. Can go wrong: the address
+//! is taken, the path too long, a certificate unreadable; every message says what to do.
+
+mod conn;
+mod listener;
+mod tls;
+
+pub use conn::Conn;
+pub use listener::Listener;
+pub use tls::{ServerTls, TlsFiles};
+
+/// `N` random printable ASCII characters, from the kernel.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub fn random_printable<const N: usize>() -> Result<String, String> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| format!("no random numbers from the kernel: {e}"))?;
+    // 64 characters: every byte maps without bias.
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 63)])).collect())
+}

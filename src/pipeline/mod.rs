@@ -1,1 +1,2 @@
-//! pipeline
+//! p
+mod intake;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Tag;
-use crate::rt::Charge;
+use crate::rt::{Charge, MeterCharge};
 
 /// Records of one tag within a chunk.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Chunk {
     pub count: u64,
     /// The memory it takes from the budget, given back when the last output drops it.
     pub charge: Charge,
+    /// What it counts for in its input's `Mem_Buf_Limit`.
+    pub meter: Option<MeterCharge>,
 }
 
 impl Chunk {

@@ -114,42 +114,55 @@ fn span(place: Place, range: Range<usize>) -> Span {
 impl<'a> Record<'a> {
     /// Opens the entry. `source` is the buffer that `entry`'s offsets are of; the entry must have been validated.
     pub fn open(source: &'a [u8], entry: &entry::Entry, now: Time, scratch: &'a mut Scratch) -> Self {
-        let Scratch { arena, fields, parsed } = scratch;
-        arena.clear();
-        fields.clear();
         let time = match entry.time {
             entry::TimeForm::At(t) => t,
             entry::TimeForm::Now => now,
         };
-        let mut record = Record {
-            source,
-            arena,
-            fields,
-            parsed,
-            time,
-            metadata: entry.metadata.clone().map(|r| span(Place::Source, r)),
-            changed: false,
-        };
-        record.read_fields(entry.record.clone());
+        let metadata = entry.metadata.clone().map(|r| span(Place::Source, r));
+        let mut record = Record::empty(source, time, metadata, scratch);
+        record.read_fields(entry.record.start);
         record
     }
 
-    fn read_fields(&mut self, record: Range<usize>) {
-        let Some((msgpack::Value::Map { count, at }, _)) = msgpack::read(self.source, record.start) else {
-            return;
-        };
+    /// Opens the entry at `pos` of a validated run and says where it ends. One pass: the fields are found while the
+    /// end is looked for.
+    #[inline]
+    pub fn open_next(source: &'a [u8], pos: usize, scratch: &'a mut Scratch) -> Option<(Self, usize)> {
+        if source.get(pos) == Some(&0x92)
+            && let Some((entry::TimeForm::At(time), at)) = entry::time(source, pos + 1)
+        {
+            let mut record = Record::empty(source, time, None, scratch);
+            let end = record.read_fields(at)?;
+            return Some((record, end));
+        }
+        let entry = entry::read(source, pos).ok()?.ok()?;
+        let end = entry.end;
+        Some((Record::open(source, &entry, Time::default(), scratch), end))
+    }
+
+    fn empty(source: &'a [u8], time: Time, metadata: Option<Span>, scratch: &'a mut Scratch) -> Self {
+        let Scratch { arena, fields, parsed } = scratch;
+        arena.clear();
+        fields.clear();
+        parsed.clear();
+        Record { source, arena, fields, parsed, time, metadata, changed: false }
+    }
+
+    #[inline]
+    fn read_fields(&mut self, record: usize) -> Option<usize> {
+        let (msgpack::Value::Map { count, at }, _) = msgpack::read(self.source, record)? else { return None };
         let mut pos = at;
         for _ in 0..count {
-            let (Some((key, after_header)), Ok(mid)) =
-                (msgpack::read(self.source, pos), msgpack::skip(self.source, pos))
-            else {
-                return;
+            // Nearly every key is a short string: one byte of header.
+            let (head, mid) = match self.source.get(pos) {
+                Some(short @ 0xa0..=0xbf) => (1, pos + 1 + usize::from(short & 0x1f)),
+                _ => {
+                    let mid = msgpack::skip(self.source, pos).ok()?;
+                    let (key, after) = msgpack::read(self.source, pos)?;
+                    (key.text().map_or(mid - pos, |text| after - text.len() - pos), mid)
+                }
             };
-            let head = match key.text() {
-                Some(text) => after_header - text.len() - pos,
-                None => mid - pos,
-            };
-            let Ok(end) = msgpack::skip(self.source, mid) else { return };
+            let end = msgpack::skip(self.source, mid).ok()?;
             self.fields.push(Field {
                 key: span(Place::Source, pos..mid),
                 value: span(Place::Source, mid..end),
@@ -157,6 +170,7 @@ impl<'a> Record<'a> {
             });
             pos = end;
         }
+        Some(pos)
     }
 
     /// The bytes of a span.

@@ -118,6 +118,11 @@ impl Charge {
         Charge { budget: self.budget.clone(), bytes }
     }
 
+    /// Takes over what another charge stands for.
+    pub fn merge(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Grows to `bytes` without waiting.
     pub fn grow_to(&mut self, bytes: u64) {
         if bytes > self.bytes {

@@ -2,6 +2,7 @@
 
 pub mod entry;
 pub mod forward;
+pub mod handshake;
 pub mod inflate;
 pub mod json;
 pub mod json_in;

@@ -75,6 +75,11 @@ impl Skip {
         Ok(pos)
     }
 
+    /// Bytes that must be there before another look makes sense.
+    pub fn need(&self) -> usize {
+        self.need
+    }
+
     /// Upper bound of the nesting depth seen so far (the number of non-empty arrays and maps).
     pub fn containers(&self) -> u32 {
         self.containers

@@ -1,0 +1,364 @@
+//! One connection of the forward input.
+//!
+//! Enters: bytes. Leaves: records to the intake, acks to the client. Can go wrong: what [`Fatal`] says, the client goes
+//! away, an output fails a chunk: then the connection is closed without the ack and the client sends again. No other
+//! connection notices.
+//!
+//! An idle connection holds no buffer. Before bytes are read the byte budget is asked; within a frame one connection at
+//! a time may pass it, so that some frame always completes. Above a limit the socket is not read, never closed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+
+use super::frames::{self, Settings};
+use crate::inputs::{InputContext, Intake};
+use crate::net::Conn;
+use crate::record::{AckWait, Verdict};
+use crate::rt::Charge;
+use crate::wire::forward::{Decoder, Fatal, Next, ack};
+
+/// One read. Small enough that 500 connections fit the budget and take turns, large enough to cost little.
+const READ: usize = 64 * 1024;
+/// A drain ends when the client has been quiet this long.
+const QUIET: Duration = Duration::from_millis(200);
+/// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
+const MAX_DUE: usize = 4096;
+/// A stalled partial frame gives up the right to pass the budget after this long, by closing its connection.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Frames of one flush that wait for the same verdict.
+struct Due {
+    wait: AckWait,
+    /// Encoded acks, one for each frame.
+    acks: Vec<Vec<u8>>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// The client closed it, or it is gone.
+    Eof,
+    /// Its bytes cannot be followed.
+    Fatal(Fatal),
+    /// An output gave up a chunk that was to be acked.
+    AckFailed,
+    /// The process stops and the client was quiet.
+    Drained,
+    /// The process stops and the client was still sending.
+    Cut,
+    /// A partial frame stood still while others waited for room.
+    Stalled,
+    /// The socket failed.
+    Io(std::io::Error),
+}
+
+pub(super) struct Connection {
+    cx: InputContext,
+    settings: Arc<Settings>,
+    conn: Conn,
+    intake: Box<dyn Intake>,
+    settled: Arc<Notify>,
+    decoder: Decoder,
+    buf: BytesMut,
+    /// What the buffer takes of the budget.
+    charge: Charge,
+    /// Held while the buffer is past the budget.
+    oversize: Option<OwnedSemaphorePermit>,
+    /// Bytes of the frame at hand that must be there before another look.
+    need: usize,
+    due: VecDeque<Due>,
+}
+
+impl Connection {
+    pub(super) fn new(cx: InputContext, settings: Arc<Settings>, conn: Conn) -> Self {
+        let intake = cx.intake();
+        Connection {
+            settled: intake.settled(),
+            intake,
+            decoder: Decoder::new(settings.max_frame),
+            buf: BytesMut::new(),
+            charge: cx.budget.take(0),
+            oversize: None,
+            need: 1,
+            due: VecDeque::new(),
+            cx,
+            settings,
+            conn,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn serve(mut self, received: BytesMut) {
+        self.buf = received;
+        let end = match self.flush_frames().await {
+            Ok(()) => self.read_to_end().await,
+            Err(end) => end,
+        };
+        let peer = self.conn.peer().to_owned();
+        let label = self.cx.label.clone();
+        match &end {
+            End::Eof | End::Drained => {
+                if !self.buf.is_empty() {
+                    // A client that reconnects sends the whole message again.
+                    tracing::debug!(input = %label, %peer, bytes = self.buf.len(), "connection ended within a frame");
+                }
+            }
+            End::Fatal(fatal) => {
+                self.cx.totals.pipeline.broken_connections.fetch_add(1, Relaxed);
+                tracing::warn!(input = %label, %peer, cause = %fatal, "connection closed");
+            }
+            End::AckFailed => {
+                tracing::warn!(input = %label, %peer, "connection closed: an output gave up a chunk that waits for an ack")
+            }
+            End::Cut => {
+                tracing::warn!(input = %label, %peer, "connection closed at shutdown while the client was still sending")
+            }
+            End::Stalled => {
+                self.cx.totals.pipeline.broken_connections.fetch_add(1, Relaxed);
+                tracing::warn!(input = %label, %peer, bytes = self.buf.len(), "connection closed: a frame stood still within while others waited for memory");
+            }
+            End::Io(e) => tracing::debug!(input = %label, %peer, cause = %e, "connection lost"),
+        }
+        self.buf = BytesMut::new();
+        self.oversize = None;
+        self.charge.shrink_to(0);
+        self.intake.finish().await;
+        if matches!(end, End::Eof | End::Drained | End::Cut) {
+            self.last_acks().await;
+        }
+    }
+
+    /// Acks that are still due when nothing more is read. The pipeline's deadline bounds the wait.
+    async fn last_acks(&mut self) {
+        while !self.due.is_empty() {
+            let settled = Arc::clone(&self.settled);
+            let wake = settled.notified();
+            if self.write_acks().await.is_err() {
+                return;
+            }
+            if !self.due.is_empty() {
+                wake.await;
+            }
+        }
+    }
+
+    async fn read_to_end(&mut self) -> End {
+        let mut stop = self.cx.stop.clone();
+        // Set once the process stops: when to stop reading, whatever comes.
+        let mut last_call: Option<Instant> = None;
+        let mut reading_ends = false;
+        loop {
+            if let Err(end) = self.write_acks().await {
+                return end;
+            }
+            let quiet = async {
+                match last_call {
+                    Some(at) => tokio::time::sleep_until(at.min(Instant::now() + QUIET)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let deadline = self.intake.deadline();
+            let expire = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let may_read = self.due.len() < MAX_DUE;
+            let stalled = async {
+                match &self.oversize {
+                    Some(_) => tokio::time::sleep(STALLED).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.settled.notified(), if !self.due.is_empty() => {}
+                room = room_to_read(&self.cx, &self.conn, &self.buf, self.need, self.charge.bytes(), self.settings.max_frame, self.oversize.is_some()), if may_read => {
+                    match room {
+                        Err(e) => return End::Io(e),
+                        Ok(Room { target, charge, oversize }) => {
+                            self.charge.merge(charge);
+                            if oversize.is_some() {
+                                self.oversize = oversize;
+                            }
+                            self.buf.reserve(target.saturating_sub(self.buf.len()));
+                        }
+                    }
+                    match self.conn.try_read(&mut self.buf) {
+                        Ok(0) => return if self.buf.is_empty() || !reading_ends { End::Eof } else { End::Drained },
+                        Ok(_) => {
+                            if let Err(end) = self.flush_frames().await {
+                                return end;
+                            }
+                            // Fair: the next connection's turn.
+                            tokio::task::yield_now().await;
+                        }
+                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => self.give_back(),
+                        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return End::Eof,
+                        Err(e) => return End::Io(e),
+                    }
+                }
+                () = expire => self.intake.expire().await,
+                at = stop.draining(), if last_call.is_none() => last_call = Some(at),
+                () = quiet, if !reading_ends => {
+                    // Unix: nothing more can be written to us from here on (EPIPE), and what was written is read.
+                    if self.conn.shutdown_read() {
+                        reading_ends = true;
+                    } else {
+                        let sending = last_call.is_some_and(|at| Instant::now() >= at) || !self.buf.is_empty();
+                        return if sending { End::Cut } else { End::Drained };
+                    }
+                }
+                () = stalled => return End::Stalled,
+            }
+        }
+    }
+
+    /// Gives back what the budget lent for a read when nothing is buffered.
+    fn give_back(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+            self.need = 1;
+            self.oversize = None;
+            self.charge.shrink_to(0);
+        }
+    }
+
+    /// Decodes every whole frame in the buffer and passes the records on.
+    async fn flush_frames(&mut self) -> Result<(), End> {
+        let mut acks = Vec::new();
+        let mut fatal = None;
+        loop {
+            if self.buf.len() < self.need {
+                break;
+            }
+            match self.decoder.next(&self.buf) {
+                Ok(Next::Incomplete { need }) => {
+                    self.need = need;
+                    break;
+                }
+                Ok(Next::Heartbeat { end }) => drop(self.buf.split_to(end)),
+                Ok(Next::Bad { end, reason, chunk }) => {
+                    frames::refuse(self.intake.as_mut(), &self.cx.label, self.conn.peer(), reason, 1);
+                    acks.extend(chunk.and_then(|c| self.buf.get(c)).map(ack));
+                    drop(self.buf.split_to(end));
+                }
+                Ok(Next::Frame(frame)) => {
+                    acks.extend(frame.chunk.clone().and_then(|c| self.buf.get(c)).map(ack));
+                    let bytes = self.buf.split_to(frame.end);
+                    frames::take(
+                        self.intake.as_mut(),
+                        &self.settings,
+                        &self.cx.label,
+                        self.conn.peer(),
+                        &frame,
+                        bytes,
+                    );
+                    // A large payload keeps its read buffer alive: pass it on before the next one is decoded.
+                    if self.intake.collected() >= READ {
+                        self.flush(&mut acks).await?;
+                    }
+                }
+                Err(e) => {
+                    fatal = Some(e);
+                    break;
+                }
+            }
+            self.need = 1;
+        }
+        self.flush(&mut acks).await?;
+        if self.buf.is_empty() {
+            self.oversize = None;
+            self.give_back();
+        } else {
+            self.charge.shrink_to(self.buf.capacity() as u64);
+            if self.charge.bytes() <= READ as u64 {
+                self.oversize = None;
+            }
+        }
+        fatal.map_or(Ok(()), |f| Err(End::Fatal(f)))
+    }
+
+    async fn flush(&mut self, acks: &mut Vec<Vec<u8>>) -> Result<(), End> {
+        if self.intake.collected() == 0 && acks.is_empty() {
+            return Ok(());
+        }
+        let wanted = !acks.is_empty();
+        let wait = self.intake.flush(wanted).await;
+        if let Some(wait) = wait
+            && wanted
+        {
+            self.due.push_back(Due { wait, acks: std::mem::take(acks) });
+        }
+        self.write_acks().await
+    }
+
+    /// Writes the acks of the longest settled prefix: in order, one write each (Fluent Bit reads one object from one
+    /// bounded read).
+    async fn write_acks(&mut self) -> Result<(), End> {
+        while let Some(first) = self.due.front() {
+            match first.wait.verdict() {
+                Verdict::Pending => return Ok(()),
+                Verdict::Failed => return Err(End::AckFailed),
+                Verdict::Delivered => {}
+            }
+            if let Some(due) = self.due.pop_front() {
+                for bytes in due.acks {
+                    self.conn.write_all(&bytes).await.map_err(End::Io)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Room for the next read, granted by the budget.
+struct Room {
+    /// Bytes the buffer may hold.
+    target: usize,
+    charge: Charge,
+    oversize: Option<OwnedSemaphorePermit>,
+}
+
+/// Waits until there is something to read and room to read it into.
+async fn room_to_read(
+    cx: &InputContext,
+    conn: &Conn,
+    buf: &BytesMut,
+    need: usize,
+    charged: u64,
+    max_frame: usize,
+    has_oversize: bool,
+) -> std::io::Result<Room> {
+    conn.readable().await?;
+    if buf.is_empty() {
+        // Mem_Buf_Limit is asked before a frame begins, never within one.
+        cx.meter.below_limit().await;
+    }
+    // A frame that says how long it is gets its room at once, in steps that are backed by bytes received:
+    // a declared length alone never makes the buffer more than four times what is there.
+    let wanted =
+        need.min(buf.len().saturating_mul(4)).max(buf.len() + READ / 4).max(READ).min(max_frame + READ);
+    let more = (wanted as u64).saturating_sub(charged);
+    if has_oversize {
+        return Ok(Room { target: wanted, charge: cx.budget.take(more), oversize: None });
+    }
+    if let Some(charge) = cx.budget.try_take(more) {
+        return Ok(Room { target: wanted, charge, oversize: None });
+    }
+    if buf.is_empty() {
+        return Ok(Room { target: wanted, charge: cx.budget.wait_take(more).await, oversize: None });
+    }
+    tokio::select! {
+        charge = cx.budget.wait_take(more) => Ok(Room { target: wanted, charge, oversize: None }),
+        oversize = cx.budget.oversize() => {
+            Ok(Room { target: wanted, charge: cx.budget.take(more), oversize })
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! One accepted connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::ServerTls;
+
+/// A connection of any kind.
+#[derive(Debug)]
+pub struct Conn {
+    stream: Stream,
+    peer: String,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Conn {
+    pub(super) fn tcp(stream: TcpStream, peer: String) -> Self {
+        // Acks are small and must not wait for company. A socket that refuses the option works without.
+        let _refused = stream.set_nodelay(true);
+        Conn { stream: Stream::Tcp(stream), peer }
+    }
+
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        Conn { stream: Stream::Unix(stream), peer: "unix".into() }
+    }
+
+    /// The peer's address, or `unix`.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Waits until [`Conn::try_read`] may have something. Holds no buffer meanwhile.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(s) => s.readable().await,
+            Stream::Unix(s) => s.readable().await,
+            Stream::Tls(s) => {
+                let (tcp, tls) = s.get_ref();
+                // Decrypted bytes may be waiting while the socket is quiet.
+                if tls.wants_read() { tcp.readable().await } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Reads what is there into the spare room of `buf`; `WouldBlock` when nothing is.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_read(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+        match &mut self.stream {
+            Stream::Tcp(s) => s.try_read_buf(buf),
+            Stream::Unix(s) => s.try_read_buf(buf),
+            Stream::Tls(s) => try_read_tls(s, buf),
+        }
+    }
+
+    /// Waits for bytes and reads some.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn read(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+        buf.reserve(1024);
+        match &mut self.stream {
+            Stream::Tcp(s) => s.read_buf(buf).await,
+            Stream::Unix(s) => s.read_buf(buf).await,
+            Stream::Tls(s) => s.read_buf(buf).await,
+        }
+    }
+
+    /// Writes everything in as few writes as the socket takes.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(s) => s.write_all(bytes).await,
+            Stream::Unix(s) => s.write_all(bytes).await,
+            Stream::Tls(s) => {
+                s.write_all(bytes).await?;
+                s.flush().await
+            }
+        }
+    }
+
+    /// On a unix socket: the peer's next write fails, what it has written can still be read to the end. Says whether
+    /// that was done (it cannot be on TCP).
+    pub fn shutdown_read(&self) -> bool {
+        match &self.stream {
+            Stream::Unix(s) => rustix::net::shutdown(s, rustix::net::Shutdown::Read).is_ok(),
+            Stream::Tcp(_) | Stream::Tls(_) => false,
+        }
+    }
+
+    /// Makes a TCP connection a TLS one. `None` when the peer left without a word (a health check).
+    ///
+    /// # Errors
+    /// What is wrong with the peer's handshake.
+    pub async fn accept_tls(self, tls: &ServerTls) -> Result<Option<Conn>, String> {
+        match self.stream {
+            Stream::Tcp(stream) => {
+                let mut probe = [0; 1];
+                if matches!(stream.peek(&mut probe).await, Ok(0) | Err(_)) {
+                    return Ok(None);
+                }
+                let stream = tls.accept(stream).await.map_err(|e| format!("TLS handshake failed: {e}"))?;
+                Ok(Some(Conn { stream: Stream::Tls(Box::new(stream)), peer: self.peer }))
+            }
+            stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(Some(Conn { stream, peer: self.peer })),
+        }
+    }
+}
+
+fn try_read_tls(stream: &mut TlsStream<TcpStream>, buf: &mut BytesMut) -> io::Result<usize> {
+    // The waker is idle: `readable` is what waits, on the socket itself.
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut piece = [0; 16 * 1024];
+    let room = piece.len().min(buf.capacity() - buf.len()).max(1);
+    let mut read = ReadBuf::new(piece.get_mut(..room).unwrap_or_default());
+    match Pin::new(stream).poll_read(&mut cx, &mut read) {
+        Poll::Ready(Ok(())) => {
+            buf.put_slice(read.filled());
+            Ok(read.filled().len())
+        }
+        // A peer that closes without close_notify has closed all the same.
+        Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        Poll::Ready(Err(e)) => Err(e),
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}

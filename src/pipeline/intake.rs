@@ -1,0 +1,501 @@
+//! The wiring behind [`Intake`]: collects a source's records by route, filters them, and hands chunks to the outputs.
+//!
+//! Enters: records of one connection or source. Leaves: chunks in the queues of the outputs. Can go wrong: an output's
+//! share is full; then this source alone waits. State of filters is kept here, per tag: it belongs to the connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::buffer::{Delivery, Sender};
+use crate::filters::program::{Filtered, Lane, Moved, Program, Tally, Workspace};
+use crate::inputs::{BoxFuture, Intake};
+use crate::observe::counters::{Refusal, Totals};
+use crate::record::{Ack, AckWait, Chunk, Seg, Tag, Time};
+use crate::router::Router;
+use crate::rt::{Budget, Charge, Meter};
+use crate::wire::entry;
+
+/// Tags one source remembers; beyond it the memory begins anew (states of filters stay).
+const MAX_TAGS: usize = 65_536;
+/// A run of entries at least this large is passed on as it came instead of being copied together with others.
+const WORTH_LENDING: usize = 16 * 1024;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What a route is made of.
+pub(super) struct Route {
+    /// Number of the route, for tables.
+    pub(super) number: usize,
+    /// The matching filters.
+    pub(super) program: Program,
+    /// Positions of the matching outputs.
+    pub(super) outputs: Vec<usize>,
+}
+
+/// What all sources share.
+pub(super) struct Wiring {
+    pub(super) router: Router<Route>,
+    pub(super) queues: Vec<Sender>,
+    pub(super) totals: Arc<Totals>,
+    pub(super) budget: Budget,
+}
+
+#[derive(Default)]
+struct Part {
+    bytes: Bytes,
+    segs: SmallVec<[Seg; 1]>,
+}
+
+/// What is collected for one route.
+struct Group {
+    route: Arc<Route>,
+    sealed: Vec<Part>,
+    open: Vec<u8>,
+    open_segs: SmallVec<[Seg; 1]>,
+    lanes: Map<Tag, Lane>,
+    active: bool,
+}
+
+struct Known {
+    tag: Tag,
+    group: usize,
+}
+
+/// One source's intake.
+pub(super) struct Collector {
+    wiring: Arc<Wiring>,
+    meter: Arc<Meter>,
+    settled: Arc<Notify>,
+    /// Tag to place in `known`.
+    tags: Map<Box<[u8]>, usize>,
+    known: Vec<Known>,
+    /// Place of the tag that came last: most sources send one tag.
+    last: usize,
+    groups: Vec<Group>,
+    /// Route number to place in `groups`.
+    by_route: Map<usize, usize>,
+    active: Vec<usize>,
+    collected: usize,
+    received: u64,
+    work: Workspace,
+    deadline: Option<Instant>,
+    /// What filters hold, charged to the budget.
+    holding: Charge,
+}
+
+impl Group {
+    fn add_to_open(&mut self, tag: &Tag, count: u64) {
+        let end = self.open.len();
+        match self.open_segs.last_mut() {
+            Some(seg) if seg.tag == *tag => {
+                seg.end = end;
+                seg.count += count;
+            }
+            _ => self.open_segs.push(Seg { tag: tag.clone(), end, count }),
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.open_segs.is_empty() {
+            let room = self.open.len();
+            let bytes = std::mem::replace(&mut self.open, Vec::with_capacity(room.min(WORTH_LENDING)));
+            self.sealed.push(Part { bytes: bytes.into(), segs: std::mem::take(&mut self.open_segs) });
+        }
+    }
+}
+
+/// Waits for room in each output's share. Dropping the future gives what is left its verdict: given up.
+async fn enqueue(wiring: Arc<Wiring>, due: Vec<(usize, Delivery)>) {
+    for (output, delivery) in due {
+        if let Some(queue) = wiring.queues.get(output) {
+            queue.push(delivery).await;
+        }
+    }
+}
+
+impl Collector {
+    pub(super) fn new(wiring: Arc<Wiring>, meter: Arc<Meter>) -> Self {
+        let holding = wiring.budget.take(0);
+        Collector {
+            wiring,
+            meter,
+            settled: Arc::default(),
+            tags: Map::default(),
+            known: Vec::new(),
+            last: 0,
+            groups: Vec::new(),
+            by_route: Map::default(),
+            active: Vec::new(),
+            collected: 0,
+            received: 0,
+            work: Workspace::default(),
+            deadline: None,
+            holding,
+        }
+    }
+
+    /// Finds the tag (its place is then in `last`) and marks its group active.
+    #[inline]
+    fn locate(&mut self, tag: &[u8]) {
+        if self.known.get(self.last).is_none_or(|k| k.tag.as_bytes() != tag) {
+            self.last = match self.tags.get(tag) {
+                Some(place) => *place,
+                None => self.learn(tag),
+            };
+        }
+        if let Some(g) = self.known.get(self.last).map(|k| k.group)
+            && let Some(group) = self.groups.get_mut(g)
+            && !group.active
+        {
+            group.active = true;
+            self.active.push(g);
+        }
+    }
+
+    #[cold]
+    fn learn(&mut self, tag: &[u8]) -> usize {
+        if self.known.len() >= MAX_TAGS {
+            self.tags.clear();
+            self.known.clear();
+        }
+        let route = self.wiring.router.route(tag);
+        let groups = &mut self.groups;
+        let group = *self.by_route.entry(route.number).or_insert_with(|| {
+            groups.push(Group {
+                route,
+                sealed: Vec::new(),
+                open: Vec::new(),
+                open_segs: SmallVec::new(),
+                lanes: Map::default(),
+                active: false,
+            });
+            groups.len() - 1
+        });
+        self.known.push(Known { tag: Tag::new(tag), group });
+        self.tags.insert(tag.into(), self.known.len() - 1);
+        self.known.len() - 1
+    }
+
+    #[inline]
+    fn append(&mut self, tag: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.received += 1;
+        self.locate(tag);
+        if let Some(known) = self.known.get(self.last)
+            && let Some(group) = self.groups.get_mut(known.group)
+        {
+            let before = group.open.len();
+            write(&mut group.open);
+            self.collected += group.open.len() - before;
+            group.add_to_open(&known.tag, 1);
+        }
+    }
+
+    /// Filters what is collected. Every record is accounted for when this returns: in a delivery, or in a counter.
+    fn process(&mut self, ack: Option<&Ack>) -> Vec<(usize, Delivery)> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        let received = std::mem::take(&mut self.received);
+        self.wiring.totals.pipeline.received.fetch_add(received, Relaxed);
+        self.collected = 0;
+        let active = std::mem::take(&mut self.active);
+        for &g in &active {
+            let Some(group) = self.groups.get_mut(g) else { continue };
+            group.active = false;
+            let route = Arc::clone(&group.route);
+            let open = std::mem::take(&mut group.open);
+            let open_segs = std::mem::take(&mut group.open_segs);
+            for part in std::mem::take(&mut group.sealed) {
+                if route.program.is_empty() {
+                    self.hand_over(&route, part.bytes, part.segs, ack, &mut due);
+                } else {
+                    let filtered = self.filter(g, &part.bytes, &part.segs, now, (0, None));
+                    self.after(&route, filtered, Some(part), ack, now, 0, &mut due);
+                }
+            }
+            if open_segs.is_empty() {
+                continue;
+            }
+            if route.program.is_empty() {
+                // The next pass will collect about as much.
+                let room = open.len() + open.len() / 8;
+                if let Some(group) = self.groups.get_mut(g) {
+                    group.open = Vec::with_capacity(room);
+                }
+                self.hand_over(&route, open.into(), open_segs, ack, &mut due);
+            } else {
+                let filtered = self.filter(g, &open, &open_segs, now, (0, None));
+                let mut open = open;
+                if filtered.bytes.is_none() {
+                    let part = Part { bytes: open.into(), segs: open_segs };
+                    self.after(&route, filtered, Some(part), ack, now, 0, &mut due);
+                } else {
+                    self.after(&route, filtered, None, ack, now, 0, &mut due);
+                    open.clear();
+                    if let Some(group) = self.groups.get_mut(g)
+                        && group.open.capacity() == 0
+                    {
+                        group.open = open;
+                    }
+                }
+            }
+        }
+        due
+    }
+
+    fn filter(
+        &mut self,
+        g: usize,
+        bytes: &[u8],
+        segs: &[Seg],
+        now: Instant,
+        origin: (u32, Option<usize>),
+    ) -> Filtered {
+        let Some(group) = self.groups.get_mut(g) else {
+            return Filtered {
+                bytes: Some(Vec::new()),
+                segs: SmallVec::new(),
+                count: 0,
+                tally: Tally::default(),
+                moved: Moved::default(),
+            };
+        };
+        let route = Arc::clone(&group.route);
+        let filtered = route.program.run(bytes, segs, &mut group.lanes, &mut self.work, now, origin);
+        if route.program.stateful() {
+            let next = segs.iter().filter_map(|s| group.lanes.get(&s.tag)?.deadline()).min();
+            self.deadline = [self.deadline, next].into_iter().flatten().min();
+            self.weigh();
+        }
+        filtered
+    }
+
+    /// Charges what filters hold to the budget.
+    fn weigh(&mut self) {
+        let held: usize = self.groups.iter().flat_map(|g| g.lanes.values()).map(Lane::bytes).sum();
+        self.holding.grow_to(held as u64);
+        self.holding.shrink_to(held as u64);
+    }
+
+    /// Counts what a run did, hands over what is left, and runs what moved under its new tags.
+    fn after(
+        &mut self,
+        route: &Arc<Route>,
+        filtered: Filtered,
+        whole: Option<Part>,
+        ack: Option<&Ack>,
+        now: Instant,
+        hops: u32,
+        due: &mut Vec<(usize, Delivery)>,
+    ) {
+        let Filtered { bytes, segs, count, tally, moved } = filtered;
+        let p = &self.wiring.totals.pipeline;
+        if tally != Tally::default() {
+            p.filtered.fetch_add(tally.filtered, Relaxed);
+            p.joined.fetch_add(tally.joined, Relaxed);
+            p.made.fetch_add(tally.made, Relaxed);
+            p.holding.fetch_add(tally.held, Relaxed);
+            p.holding.fetch_sub(tally.released, Relaxed);
+        }
+        if count > 0 {
+            let (bytes, segs) = match (bytes, whole) {
+                (Some(bytes), _) => (Bytes::from(bytes), segs),
+                (None, Some(part)) => (part.bytes, part.segs),
+                (None, None) => (Bytes::new(), segs),
+            };
+            self.hand_over(route, bytes, segs, ack, due);
+        }
+        let mut start = 0;
+        let mut list = moved.list.into_iter().peekable();
+        while let Some((mut end, tag, from)) = list.next() {
+            let mut n = 1;
+            while let Some((next, ..)) = list.next_if(|(_, t, f)| *t == tag && *f == from) {
+                end = next;
+                n += 1;
+            }
+            let entries = moved.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            self.run_moved(tag, entries, n, from, ack, now, hops + 1, due);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the origin of a moved run, handed down unchanged")]
+    fn run_moved(
+        &mut self,
+        tag: Tag,
+        entries: &[u8],
+        count: u64,
+        from: usize,
+        ack: Option<&Ack>,
+        now: Instant,
+        hops: u32,
+        due: &mut Vec<(usize, Delivery)>,
+    ) {
+        let place = match self.tags.get(tag.as_bytes()) {
+            Some(place) => *place,
+            None => self.learn(tag.as_bytes()),
+        };
+        let Some(g) = self.known.get(place).map(|k| k.group) else { return };
+        let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { return };
+        let mut segs = SmallVec::new();
+        segs.push(Seg { tag, end: entries.len(), count });
+        if route.program.is_empty() {
+            self.hand_over(&route, Bytes::copy_from_slice(entries), segs, ack, due);
+            return;
+        }
+        let filtered = self.filter(g, entries, &segs, now, (hops, Some(from)));
+        let whole = filtered
+            .bytes
+            .is_none()
+            .then(|| Part { bytes: Bytes::copy_from_slice(entries), segs: segs.clone() });
+        self.after(&route, filtered, whole, ack, now, hops, due);
+    }
+
+    fn hand_over(
+        &mut self,
+        route: &Route,
+        bytes: Bytes,
+        segs: SmallVec<[Seg; 1]>,
+        ack: Option<&Ack>,
+        due: &mut Vec<(usize, Delivery)>,
+    ) {
+        let count = segs.iter().map(|s| s.count).sum();
+        let p = &self.wiring.totals.pipeline;
+        if route.outputs.is_empty() {
+            p.unrouted.fetch_add(count, Relaxed);
+            return;
+        }
+        p.routed.fetch_add(count, Relaxed);
+        let size = bytes.len() as u64;
+        let chunk = Arc::new(Chunk {
+            charge: self.wiring.budget.take(size),
+            meter: Some(self.meter.charge(size)),
+            bytes,
+            segs,
+            count,
+        });
+        for &output in &route.outputs {
+            if let Some(queue) = self.wiring.queues.get(output) {
+                due.push((output, queue.deliver(Arc::clone(&chunk), ack.map(Ack::split))));
+            }
+        }
+    }
+
+    /// Lets filters emit what is due, or everything.
+    fn wake(&mut self, everything: bool) -> Vec<(usize, Delivery)> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for g in 0..self.groups.len() {
+            let Some(group) = self.groups.get_mut(g) else { break };
+            let route = Arc::clone(&group.route);
+            let mut lanes = std::mem::take(&mut group.lanes);
+            for (tag, lane) in &mut lanes {
+                if everything || lane.deadline().is_some_and(|d| d <= now) {
+                    let filtered = route.program.wake(tag, lane, &mut self.work, now, everything);
+                    self.after(&route, filtered, None, None, now, 0, &mut due);
+                }
+            }
+            if let Some(group) = self.groups.get_mut(g) {
+                // A record that moved in the meantime may have opened a lane of its own.
+                lanes.extend(std::mem::take(&mut group.lanes));
+                group.lanes = lanes;
+            }
+        }
+        // Idle states are let go: a client that names a new tag for each record must not pile them up.
+        for group in &mut self.groups {
+            group.lanes.retain(|_, lane| lane.bytes() > 0);
+        }
+        self.deadline = self.groups.iter().flat_map(|g| g.lanes.values()).filter_map(Lane::deadline).min();
+        self.weigh();
+        due
+    }
+}
+
+impl Intake for Collector {
+    fn push(&mut self, tag: &[u8], time: Option<Time>, metadata: Option<&[u8]>, record: &[u8]) {
+        let time = time.unwrap_or_else(Time::now);
+        self.append(tag, |out| {
+            entry::write_head(out, time, metadata);
+            out.extend_from_slice(record);
+        });
+    }
+
+    fn push_raw(&mut self, tag: &[u8], time_and_record: &[u8]) {
+        self.append(tag, |out| {
+            out.push(0x92);
+            out.extend_from_slice(time_and_record);
+        });
+    }
+
+    fn push_entries(&mut self, tag: &[u8], entries: Bytes, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.received += count;
+        self.collected += entries.len();
+        self.locate(tag);
+        let Some(known) = self.known.get(self.last) else { return };
+        let Some(group) = self.groups.get_mut(known.group) else { return };
+        if entries.len() < WORTH_LENDING {
+            group.open.extend_from_slice(&entries);
+            group.add_to_open(&known.tag, count);
+            return;
+        }
+        group.seal();
+        let mut segs = SmallVec::new();
+        segs.push(Seg { tag: known.tag.clone(), end: entries.len(), count });
+        group.sealed.push(Part { bytes: entries, segs });
+    }
+
+    fn refuse(&mut self, why: Refusal, count: u64) {
+        let p = &self.wiring.totals.pipeline;
+        p.received.fetch_add(count, Relaxed);
+        match why {
+            Refusal::Undecodable => p.refused.fetch_add(count, Relaxed),
+        };
+    }
+
+    fn collected(&self) -> usize {
+        self.collected
+    }
+
+    fn flush(&mut self, ack: bool) -> BoxFuture<'_, Option<AckWait>> {
+        let (wait, token) = match ack.then(|| AckWait::new(Arc::clone(&self.settled))) {
+            Some((wait, token)) => (Some(wait), Some(token)),
+            None => (None, None),
+        };
+        let due = self.process(token.as_ref());
+        if let Some(token) = token {
+            token.done();
+        }
+        let wiring = Arc::clone(&self.wiring);
+        Box::pin(async move {
+            enqueue(wiring, due).await;
+            wait
+        })
+    }
+
+    fn settled(&self) -> Arc<Notify> {
+        Arc::clone(&self.settled)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn expire(&mut self) -> BoxFuture<'_, ()> {
+        let due = self.wake(false);
+        Box::pin(enqueue(Arc::clone(&self.wiring), due))
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, ()> {
+        let mut due = self.process(None);
+        due.extend(self.wake(true));
+        Box::pin(enqueue(Arc::clone(&self.wiring), due))
+    }
+}

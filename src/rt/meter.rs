@@ -1,0 +1,60 @@
+//! `Mem_Buf_Limit`: what one input has inside, beside the process's budget.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+/// The bytes of one input that are inside (chunks not yet delivered), against its `Mem_Buf_Limit`.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// 0: no limit.
+    pub limit: u64,
+    used: AtomicU64,
+    freed: Notify,
+}
+
+impl Meter {
+    /// A meter with a limit in bytes; 0 is none.
+    pub fn new(limit: u64) -> Self {
+        Meter { limit, ..Meter::default() }
+    }
+
+    /// Counts bytes in, until the charge is dropped.
+    pub fn charge(self: &Arc<Self>, bytes: u64) -> MeterCharge {
+        self.used.fetch_add(bytes, Relaxed);
+        MeterCharge { meter: Arc::clone(self), bytes }
+    }
+
+    /// Bytes inside.
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// Waits until the input is below its limit. Ask before a frame begins, never within one.
+    pub async fn below_limit(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.limit == 0 || self.used() < self.limit {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+/// Bytes counted in a [`Meter`], counted out on drop.
+#[derive(Debug)]
+pub struct MeterCharge {
+    meter: Arc<Meter>,
+    bytes: u64,
+}
+
+impl Drop for MeterCharge {
+    fn drop(&mut self) {
+        self.meter.used.fetch_sub(self.bytes, Relaxed);
+        self.meter.freed.notify_waiters();
+    }
+}
