@@ -1,1 +1,235 @@
-//! json
+//! MessagePack to JSON in one pass, appended to a byte buffer.
+//!
+//! Enters: encoded values (validated or not). Leaves: JSON, always well-formed whatever the bytes are. Can go wrong:
+//! nothing; what cannot be read becomes `null`, what is no UTF-8 becomes U+FFFD (one for each maximal subpart).
+//!
+//! Strings and binaries are text. An extension is a string of `\xNN`. NaN and infinities are `null`. Keys that are no
+//! strings are written as one. A key that a map holds several times is written once, with its last value at the place
+//! of the last, as Fluent Bit does. All this is the main cost of most outputs, so it is done in words of eight bytes
+//! and gathered in a block on the stack.
+
+mod escape;
+mod unique;
+
+use escape::Block;
+use unique::Seen;
+
+use super::msgpack::{self, Value};
+
+/// Values nested deeper are written as `null`. Records are refused long before (`entry::MAX_DEPTH`).
+const MAX_DEPTH: usize = 64;
+
+/// How JSON is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Json {
+    /// Everything outside of ASCII as `\uXXXX`; else as it is, in UTF-8.
+    pub escape_unicode: bool,
+}
+
+/// What stands first in a map, unless the map has the same key itself.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// Text of the key, to compare.
+    pub key: &'a [u8],
+    /// Key and value as JSON: `"date":1.5`.
+    pub json: &'a [u8],
+}
+
+impl Json {
+    /// Appends the value at `pos` of `buf` and says where it ends.
+    #[inline]
+    pub fn write_value(&self, out: &mut Vec<u8>, buf: &[u8], pos: usize) -> usize {
+        self.write(out, None, buf, pos)
+    }
+
+    /// As [`Json::write_value`] for a map, with `first` as its first pair.
+    #[inline]
+    pub fn write_map_with(&self, out: &mut Vec<u8>, first: First<'_>, buf: &[u8], pos: usize) -> usize {
+        self.write(out, Some(first), buf, pos)
+    }
+
+    fn write(&self, out: &mut Vec<u8>, first: Option<First<'_>>, buf: &[u8], pos: usize) -> usize {
+        let start = out.len();
+        let mut writer =
+            Writer { buf, first, exact: false, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let end = writer.value(pos, 0);
+        if !writer.repeated {
+            writer.block.flush();
+            return end;
+        }
+        // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
+        // repeated keys on every level of a deep record cannot double the work level by level.
+        out.truncate(start);
+        let mut writer =
+            Writer { buf, first, exact: true, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let end = writer.value(pos, 0);
+        writer.block.flush();
+        end
+    }
+
+    /// Appends `text` as a JSON string with its quotes.
+    pub fn write_str(&self, out: &mut Vec<u8>, text: &[u8]) {
+        let mut block = Block::new(out, self.escape_unicode);
+        block.string(text, 0, text.len());
+        block.flush();
+    }
+}
+
+struct Writer<'a, 'o> {
+    buf: &'a [u8],
+    /// Taken by the outermost map.
+    first: Option<First<'a>>,
+    /// Each map is searched for repeated keys before it is written.
+    exact: bool,
+    /// A key may have been repeated: what was written does not count.
+    repeated: bool,
+    block: Block<'o>,
+}
+
+impl Writer<'_, '_> {
+    fn value(&mut self, pos: usize, depth: usize) -> usize {
+        // The bulk of all values: strings with one or two bytes of header.
+        let buf = self.buf;
+        if let Some(&first) = buf.get(pos) {
+            let (at, len) = match (first, buf.get(pos + 1)) {
+                (0xa0..=0xbf, _) => (pos + 1, usize::from(first & 0x1f)),
+                (0xd9, Some(&len)) => (pos + 2, usize::from(len)),
+                _ => return self.other(pos, depth),
+            };
+            if let Some(left) = buf.len().checked_sub(at)
+                && len <= left
+            {
+                self.block.string(buf, at, at + len);
+                return at + len;
+            }
+        }
+        self.other(pos, depth)
+    }
+
+    fn other(&mut self, pos: usize, depth: usize) -> usize {
+        let buf = self.buf;
+        let Some((value, end)) = msgpack::read(buf, pos) else {
+            self.block.put(b"null");
+            return buf.len().max(pos);
+        };
+        match value {
+            Value::Nil => self.block.put(b"null"),
+            Value::Bool(true) => self.block.put(b"true"),
+            Value::Bool(false) => self.block.put(b"false"),
+            Value::UInt(v) => self.block.put(itoa::Buffer::new().format(v).as_bytes()),
+            Value::Int(v) => self.block.put(itoa::Buffer::new().format(v).as_bytes()),
+            Value::Float(v) if v.is_finite() => {
+                self.block.put(zmij::Buffer::new().format_finite(v).as_bytes());
+            }
+            Value::Float(_) => self.block.put(b"null"),
+            Value::Str(text) | Value::Bin(text) => self.block.string(buf, end - text.len(), end),
+            Value::Ext(_, payload) => {
+                self.block.put(b"\"");
+                for byte in payload {
+                    self.block.put(b"\\\\x");
+                    self.block.put(&escape::hex(*byte));
+                }
+                self.block.put(b"\"");
+            }
+            Value::Array { .. } | Value::Map { .. } if depth >= MAX_DEPTH => {
+                self.block.put(b"null");
+                return msgpack::skip(buf, pos).unwrap_or(buf.len());
+            }
+            Value::Array { count, at } => return self.array(count, at, depth),
+            Value::Map { count, at } => return self.map(count, at, depth),
+        }
+        end
+    }
+
+    fn array(&mut self, count: usize, mut pos: usize, depth: usize) -> usize {
+        self.block.put(b"[");
+        for i in 0..count {
+            if pos >= self.buf.len() || self.repeated {
+                break;
+            }
+            if i > 0 {
+                self.block.put(b",");
+            }
+            pos = self.value(pos, depth + 1);
+        }
+        self.block.put(b"]");
+        pos
+    }
+
+    fn map(&mut self, count: usize, mut pos: usize, depth: usize) -> usize {
+        let mut first = self.first.take();
+        let mut seen = Seen::default();
+        // Pairs not to write, in order; only known when the map was searched.
+        let mut skipped: Vec<usize> = Vec::new();
+        let search = self.exact || count >= Seen::MAX;
+        if search {
+            let own = unique::repeated(self.buf, count, pos, first.map(|f| f.key));
+            skipped = own.pairs;
+            if own.named {
+                first = None;
+            }
+        } else if let Some(first) = first {
+            seen.insert(first.key, 0, first.key.len());
+        }
+        let mut skipped = skipped.into_iter().peekable();
+        self.block.put(b"{");
+        let mut comma = false;
+        if let Some(first) = first {
+            self.block.put(first.json);
+            comma = true;
+        }
+        for i in 0..count {
+            if pos >= self.buf.len() || self.repeated {
+                break;
+            }
+            if skipped.next_if_eq(&i).is_some() {
+                pos = msgpack::skip(self.buf, pos)
+                    .and_then(|value| msgpack::skip(self.buf, value))
+                    .unwrap_or(self.buf.len());
+                continue;
+            }
+            if comma {
+                self.block.put(b",");
+            }
+            comma = true;
+            pos = self.key(pos, if search { None } else { Some(&mut seen) });
+            self.block.put(b":");
+            pos = self.value(pos, depth + 1);
+        }
+        self.block.put(b"}");
+        pos
+    }
+
+    #[inline]
+    fn key(&mut self, pos: usize, seen: Option<&mut Seen>) -> usize {
+        let buf = self.buf;
+        let (at, end) = match buf.get(pos) {
+            Some(&head @ 0xa0..=0xbf) if buf.len() - pos > usize::from(head & 0x1f) => {
+                (pos + 1, pos + 1 + usize::from(head & 0x1f))
+            }
+            _ => match msgpack::read(buf, pos) {
+                Some((Value::Str(text) | Value::Bin(text), end)) => (end - text.len(), end),
+                _ => return self.odd_key(pos, seen),
+            },
+        };
+        if let Some(seen) = seen {
+            self.repeated |= seen.insert(buf, at, end);
+        }
+        self.block.string(buf, at, end);
+        end
+    }
+
+    #[cold]
+    fn odd_key(&mut self, pos: usize, seen: Option<&mut Seen>) -> usize {
+        let mut text = Vec::new();
+        let end = unique::key_text(self.buf, pos, &mut text, 0);
+        if let Some(seen) = seen {
+            self.repeated |= seen.insert(&text, 0, text.len());
+        }
+        self.block.string(&text, 0, text.len());
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests;
