@@ -1,365 +1,235 @@
-//! msgpack to JSON in one pass, without a tree.
+//! MessagePack to JSON in one pass, appended to a byte buffer.
 //!
-//! Enters: encoded values. Leaves: JSON text appended to a buffer. Strings and binaries are text; what is not UTF-8
-//! becomes U+FFFD, one for each maximal bad part. NaN and infinities are null, extensions a hex string, keys that are no
-//! strings their JSON as a string. A key that stands twice in a map is printed once, with the last value at the last
-//! place, as Fluent Bit does. Nesting past the limit of records prints null (they are refused before).
+//! Enters: encoded values (validated or not). Leaves: JSON, always well-formed whatever the bytes are. Can go wrong:
+//! nothing; what cannot be read becomes `null`, what is no UTF-8 becomes U+FFFD (one for each maximal subpart).
 //!
-//! This is most of what a record costs on its way into a file. Text is looked at eight bytes at a time: a word without
-//! anything to escape is stored as it is; escapes are written by table into a block on the stack, so that the output
-//! grows by blocks, not by bytes.
+//! Strings and binaries are text. An extension is a string of `\xNN`. NaN and infinities are `null`. Keys that are no
+//! strings are written as one. A key that a map holds several times is written once, with its last value at the place
+//! of the last, as Fluent Bit does. All this is the main cost of most outputs, so it is done in words of eight bytes
+//! and gathered in a block on the stack.
+
+mod escape;
+mod unique;
+
+use escape::Block;
+use unique::Seen;
 
 use super::msgpack::{self, Value};
 
-/// Deepest value that is printed; records nest at most 32.
-const MAX_DEPTH: usize = 40;
+/// Values nested deeper are written as `null`. Records are refused long before (`entry::MAX_DEPTH`).
+const MAX_DEPTH: usize = 64;
 
 /// How JSON is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Json {
-    /// Every non-ASCII character as `\uXXXX` (`json.escape_unicode`, on by default).
+    /// Everything outside of ASCII as `\uXXXX`; else as it is, in UTF-8.
     pub escape_unicode: bool,
 }
 
+/// What stands first in a map, unless the map has the same key itself.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// Text of the key, to compare.
+    pub key: &'a [u8],
+    /// Key and value as JSON: `"date":1.5`.
+    pub json: &'a [u8],
+}
+
 impl Json {
-    /// Appends the value at `pos` and says where it ends; cut-off values print null and end the buffer.
-    pub fn value(&self, out: &mut Vec<u8>, buf: &[u8], pos: usize) -> usize {
-        self.value_at(out, buf, pos, 0)
+    /// Appends the value at `pos` of `buf` and says where it ends.
+    #[inline]
+    pub fn write_value(&self, out: &mut Vec<u8>, buf: &[u8], pos: usize) -> usize {
+        self.write(out, None, buf, pos)
     }
 
-    /// Appends the map at `pos` with `first` as its first members: `"date":1.0` without braces, or nothing.
-    pub fn map_with(&self, out: &mut Vec<u8>, first: &[u8], buf: &[u8], pos: usize) -> usize {
-        match msgpack::read(buf, pos) {
-            Some((Value::Map { count, at }, _)) => self.map(out, first, buf, at, count, 0),
-            _ => self.value(out, buf, pos),
+    /// As [`Json::write_value`] for a map, with `first` as its first pair.
+    #[inline]
+    pub fn write_map_with(&self, out: &mut Vec<u8>, first: First<'_>, buf: &[u8], pos: usize) -> usize {
+        self.write(out, Some(first), buf, pos)
+    }
+
+    fn write(&self, out: &mut Vec<u8>, first: Option<First<'_>>, buf: &[u8], pos: usize) -> usize {
+        let start = out.len();
+        let mut writer =
+            Writer { buf, first, exact: false, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let end = writer.value(pos, 0);
+        if !writer.repeated {
+            writer.block.flush();
+            return end;
         }
+        // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
+        // repeated keys on every level of a deep record cannot double the work level by level.
+        out.truncate(start);
+        let mut writer =
+            Writer { buf, first, exact: true, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let end = writer.value(pos, 0);
+        writer.block.flush();
+        end
     }
 
-    fn value_at(&self, out: &mut Vec<u8>, buf: &[u8], pos: usize, depth: usize) -> usize {
+    /// Appends `text` as a JSON string with its quotes.
+    pub fn write_str(&self, out: &mut Vec<u8>, text: &[u8]) {
+        let mut block = Block::new(out, self.escape_unicode);
+        block.string(text, 0, text.len());
+        block.flush();
+    }
+}
+
+struct Writer<'a, 'o> {
+    buf: &'a [u8],
+    /// Taken by the outermost map.
+    first: Option<First<'a>>,
+    /// Each map is searched for repeated keys before it is written.
+    exact: bool,
+    /// A key may have been repeated: what was written does not count.
+    repeated: bool,
+    block: Block<'o>,
+}
+
+impl Writer<'_, '_> {
+    fn value(&mut self, pos: usize, depth: usize) -> usize {
+        // The bulk of all values: strings with one or two bytes of header.
+        let buf = self.buf;
+        if let Some(&first) = buf.get(pos) {
+            let (at, len) = match (first, buf.get(pos + 1)) {
+                (0xa0..=0xbf, _) => (pos + 1, usize::from(first & 0x1f)),
+                (0xd9, Some(&len)) => (pos + 2, usize::from(len)),
+                _ => return self.other(pos, depth),
+            };
+            if let Some(left) = buf.len().checked_sub(at)
+                && len <= left
+            {
+                self.block.string(buf, at, at + len);
+                return at + len;
+            }
+        }
+        self.other(pos, depth)
+    }
+
+    fn other(&mut self, pos: usize, depth: usize) -> usize {
+        let buf = self.buf;
         let Some((value, end)) = msgpack::read(buf, pos) else {
-            out.extend_from_slice(b"null");
-            return buf.len();
+            self.block.put(b"null");
+            return buf.len().max(pos);
         };
         match value {
-            Value::Str(text) | Value::Bin(text) => self.string(out, text),
-            Value::UInt(v) => out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes()),
-            Value::Int(v) => out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes()),
-            Value::Nil => out.extend_from_slice(b"null"),
-            Value::Bool(true) => out.extend_from_slice(b"true"),
-            Value::Bool(false) => out.extend_from_slice(b"false"),
-            Value::Float(v) => float(out, v),
-            Value::Ext(kind, bytes) => extension(out, kind, bytes),
-            Value::Map { .. } | Value::Array { .. } if depth >= MAX_DEPTH => {
-                out.extend_from_slice(b"null");
+            Value::Nil => self.block.put(b"null"),
+            Value::Bool(true) => self.block.put(b"true"),
+            Value::Bool(false) => self.block.put(b"false"),
+            Value::UInt(v) => self.block.put(itoa::Buffer::new().format(v).as_bytes()),
+            Value::Int(v) => self.block.put(itoa::Buffer::new().format(v).as_bytes()),
+            Value::Float(v) if v.is_finite() => {
+                self.block.put(zmij::Buffer::new().format_finite(v).as_bytes());
+            }
+            Value::Float(_) => self.block.put(b"null"),
+            Value::Str(text) | Value::Bin(text) => self.block.string(buf, end - text.len(), end),
+            Value::Ext(_, payload) => {
+                self.block.put(b"\"");
+                for byte in payload {
+                    self.block.put(b"\\\\x");
+                    self.block.put(&escape::hex(*byte));
+                }
+                self.block.put(b"\"");
+            }
+            Value::Array { .. } | Value::Map { .. } if depth >= MAX_DEPTH => {
+                self.block.put(b"null");
                 return msgpack::skip(buf, pos).unwrap_or(buf.len());
             }
-            Value::Map { count, at } => return self.map(out, b"", buf, at, count, depth),
-            Value::Array { count, at } => {
-                out.push(b'[');
-                let mut pos = at;
-                for i in 0..count {
-                    if pos >= buf.len() {
-                        break;
-                    }
-                    if i > 0 {
-                        out.push(b',');
-                    }
-                    pos = self.value_at(out, buf, pos, depth + 1);
-                }
-                out.push(b']');
-                return pos;
-            }
+            Value::Array { count, at } => return self.array(count, at, depth),
+            Value::Map { count, at } => return self.map(count, at, depth),
         }
         end
     }
 
-    fn map(
-        &self,
-        out: &mut Vec<u8>,
-        first: &[u8],
-        buf: &[u8],
-        at: usize,
-        count: usize,
-        depth: usize,
-    ) -> usize {
-        out.push(b'{');
-        out.extend_from_slice(first);
-        let bare = out.len();
-        let twice = may_repeat(buf, at, count);
-        let mut pos = at;
+    fn array(&mut self, count: usize, mut pos: usize, depth: usize) -> usize {
+        self.block.put(b"[");
         for i in 0..count {
-            let Some((key, after)) = msgpack::read(buf, pos) else { break };
-            let after =
-                if key.text().is_some() { after } else { msgpack::skip(buf, pos).unwrap_or(buf.len()) };
-            if twice && repeats(buf, after, count - i - 1, buf.get(pos..after).unwrap_or_default()) {
-                pos = msgpack::skip(buf, after).unwrap_or(buf.len());
-                continue;
+            if pos >= self.buf.len() || self.repeated {
+                break;
             }
-            if out.len() > bare || !first.is_empty() {
-                out.push(b',');
+            if i > 0 {
+                self.block.put(b",");
             }
-            match key.text() {
-                Some(text) => self.string(out, text),
-                None => {
-                    // A number as a key: its JSON, as a string.
-                    let mut text = Vec::new();
-                    self.value_at(&mut text, buf, pos, depth + 1);
-                    self.string(out, &text);
-                }
-            }
-            out.push(b':');
-            pos = self.value_at(out, buf, after, depth + 1);
+            pos = self.value(pos, depth + 1);
         }
-        out.push(b'}');
+        self.block.put(b"]");
         pos
     }
 
-    /// Appends a string with its quotes.
-    pub fn string(&self, out: &mut Vec<u8>, text: &[u8]) {
-        out.push(b'"');
-        let mut rest = text;
-        while !rest.is_empty() {
-            let taken = self.block(out, rest);
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        out.push(b'"');
-    }
-
-    /// Escapes up to [`BLOCK`] bytes of text through a block on the stack; says how many it took.
-    fn block(&self, out: &mut Vec<u8>, text: &[u8]) -> usize {
-        // Room for a block in which every byte becomes \uXXXX, and a whole word past the end.
-        let mut block = [0u8; 6 * BLOCK + 8];
-        let mut filled = 0;
-        let mut at = 0;
-        while at < text.len() && at < BLOCK {
-            if let Some(word) = text.get(at..at + 8) {
-                let word: [u8; 8] = word.try_into().unwrap_or_default();
-                let special = specials(u64::from_le_bytes(word));
-                if let Some(slot) = block.get_mut(filled..filled + 8) {
-                    slot.copy_from_slice(&word);
-                }
-                if special == 0 {
-                    filled += 8;
-                    at += 8;
-                    continue;
-                }
-                // The bytes before the first special one are in place already.
-                let clean = special.trailing_zeros() as usize / 8;
-                filled += clean;
-                at += clean;
+    fn map(&mut self, count: usize, mut pos: usize, depth: usize) -> usize {
+        let mut first = self.first.take();
+        let mut seen = Seen::default();
+        // Pairs not to write, in order; only known when the map was searched.
+        let mut skipped: Vec<usize> = Vec::new();
+        let search = self.exact || count >= Seen::MAX;
+        if search {
+            let own = unique::repeated(self.buf, count, pos, first.map(|f| f.key));
+            skipped = own.pairs;
+            if own.named {
+                first = None;
             }
-            let Some(&byte) = text.get(at) else { break };
-            if byte < 0x80 {
-                let (escape, len) = ESCAPES[usize::from(byte)];
-                if let Some(slot) = block.get_mut(filled..filled + 8) {
-                    slot.copy_from_slice(&escape);
-                }
-                filled += usize::from(len);
-                at += 1;
-            } else {
-                let (c, len) = first_char(text.get(at..).unwrap_or_default());
-                filled += self.non_ascii(c, block.get_mut(filled..).unwrap_or_default());
-                at += len;
+        } else if let Some(first) = first {
+            seen.insert(first.key, 0, first.key.len());
+        }
+        let mut skipped = skipped.into_iter().peekable();
+        self.block.put(b"{");
+        let mut comma = false;
+        if let Some(first) = first {
+            self.block.put(first.json);
+            comma = true;
+        }
+        for i in 0..count {
+            if pos >= self.buf.len() || self.repeated {
+                break;
             }
-        }
-        out.extend_from_slice(block.get(..filled).unwrap_or_default());
-        at
-    }
-
-    /// Writes one character above ASCII; at most 12 bytes for at least 3... a bad byte is one character of 6.
-    fn non_ascii(&self, c: char, room: &mut [u8]) -> usize {
-        if !self.escape_unicode {
-            let Some(room) = room.get_mut(..c.len_utf8()) else { return 0 };
-            return c.encode_utf8(room).len();
-        }
-        let mut units = [0; 2];
-        let mut n = 0;
-        for unit in c.encode_utf16(&mut units) {
-            let hex = unit.to_be_bytes().map(|b| (HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]));
-            let escape = [b'\\', b'u', hex[0].0, hex[0].1, hex[1].0, hex[1].1];
-            if let Some(slot) = room.get_mut(n..n + 6) {
-                slot.copy_from_slice(&escape);
-                n += 6;
+            if skipped.next_if_eq(&i).is_some() {
+                pos = msgpack::skip(self.buf, pos)
+                    .and_then(|value| msgpack::skip(self.buf, value))
+                    .unwrap_or(self.buf.len());
+                continue;
             }
+            if comma {
+                self.block.put(b",");
+            }
+            comma = true;
+            pos = self.key(pos, if search { None } else { Some(&mut seen) });
+            self.block.put(b":");
+            pos = self.value(pos, depth + 1);
         }
-        n
+        self.block.put(b"}");
+        pos
     }
-}
 
-/// Bytes of text that go through the stack at a time.
-const BLOCK: usize = 64;
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// What each ASCII byte is written as, and how many bytes of it count.
-static ESCAPES: [([u8; 8], u8); 128] = escapes();
-
-const fn escapes() -> [([u8; 8], u8); 128] {
-    let mut table = [([0; 8], 1); 128];
-    let mut b = 0;
-    while b < 128 {
-        let short = match b as u8 {
-            b'"' => b'"',
-            b'\\' => b'\\',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0x08 => b'b',
-            0x0c => b'f',
-            _ => 0,
+    #[inline]
+    fn key(&mut self, pos: usize, seen: Option<&mut Seen>) -> usize {
+        let buf = self.buf;
+        let (at, end) = match buf.get(pos) {
+            Some(&head @ 0xa0..=0xbf) if buf.len() - pos > usize::from(head & 0x1f) => {
+                (pos + 1, pos + 1 + usize::from(head & 0x1f))
+            }
+            _ => match msgpack::read(buf, pos) {
+                Some((Value::Str(text) | Value::Bin(text), end)) => (end - text.len(), end),
+                _ => return self.odd_key(pos, seen),
+            },
         };
-        table[b] = if short != 0 {
-            ([b'\\', short, 0, 0, 0, 0, 0, 0], 2)
-        } else if b < 0x20 {
-            ([b'\\', b'u', b'0', b'0', HEX[b >> 4], HEX[b & 15], 0, 0], 6)
-        } else {
-            ([b as u8, 0, 0, 0, 0, 0, 0, 0], 1)
-        };
-        b += 1;
-    }
-    table
-}
-
-/// The top bit of each byte that needs more than a copy: control characters, `"`, `\`, non-ASCII.
-#[inline]
-fn specials(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOP: u64 = 0x8080_8080_8080_8080;
-    const LOW: u64 = !TOP;
-    // Sums of 7-bit parts cannot carry into the next byte, so every byte is judged exactly.
-    let low = word & LOW;
-    let control = !(low + ONES * (0x80 - 0x20));
-    let quote = !((low ^ (ONES * b'"' as u64)) + LOW);
-    let slash = !((low ^ (ONES * b'\\' as u64)) + LOW);
-    (control | quote | slash | word) & TOP
-}
-
-/// The first character of text that begins above ASCII, and its bytes; U+FFFD for a maximal bad part.
-fn first_char(text: &[u8]) -> (char, usize) {
-    let head = text.get(..4).unwrap_or(text);
-    match std::str::from_utf8(head) {
-        Ok(s) => s.chars().next().map_or(('\u{fffd}', 1), |c| (c, c.len_utf8())),
-        Err(e) if e.valid_up_to() > 0 => {
-            let good = head.get(..e.valid_up_to()).and_then(|g| std::str::from_utf8(g).ok());
-            good.and_then(|s| s.chars().next()).map_or(('\u{fffd}', 1), |c| (c, c.len_utf8()))
+        if let Some(seen) = seen {
+            self.repeated |= seen.insert(buf, at, end);
         }
-        // A part that the end of the text cuts off is bad as a whole.
-        Err(e) => ('\u{fffd}', e.error_len().unwrap_or(head.len())),
+        self.block.string(buf, at, end);
+        end
     }
-}
 
-fn float(out: &mut Vec<u8>, v: f64) {
-    if v.is_finite() {
-        out.extend_from_slice(zmij::Buffer::new().format_finite(v).as_bytes());
-    } else {
-        out.extend_from_slice(b"null");
-    }
-}
-
-fn extension(out: &mut Vec<u8>, kind: i8, bytes: &[u8]) {
-    out.push(b'"');
-    out.extend_from_slice(format!("ext {kind}:").as_bytes());
-    for b in bytes {
-        out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
-    }
-    out.push(b'"');
-}
-
-/// A first look whether a key may stand twice: one bit for each length and first and last byte. Nearly free, and wrong
-/// only on the safe side.
-#[inline]
-fn may_repeat(buf: &[u8], at: usize, count: usize) -> bool {
-    let mut seen = 0u64;
-    let mut pos = at;
-    for _ in 0..count {
-        let Ok(end) = msgpack::skip(buf, pos) else { return false };
-        let key = buf.get(pos..end).map(msgpack::content).unwrap_or_default();
-        let first = key.first().map_or(0, |b| u32::from(*b));
-        let last = key.last().map_or(0, |b| u32::from(*b));
-        let bit =
-            1 << ((key.len() as u32).wrapping_mul(7) ^ first.wrapping_mul(5) ^ last.wrapping_mul(11)) % 64;
-        if seen & bit != 0 {
-            return true;
+    #[cold]
+    fn odd_key(&mut self, pos: usize, seen: Option<&mut Seen>) -> usize {
+        let mut text = Vec::new();
+        let end = unique::key_text(self.buf, pos, &mut text, 0);
+        if let Some(seen) = seen {
+            self.repeated |= seen.insert(&text, 0, text.len());
         }
-        seen |= bit;
-        let Ok(next) = msgpack::skip(buf, end) else { return false };
-        pos = next;
+        self.block.string(&text, 0, text.len());
+        end
     }
-    false
-}
-
-/// Whether one of the `count` pairs after the value at `pos` has this key (encoded).
-fn repeats(buf: &[u8], pos: usize, count: usize, key: &[u8]) -> bool {
-    let wanted = msgpack::value(key).and_then(Value::text);
-    let Ok(mut pos) = msgpack::skip(buf, pos) else { return false };
-    for _ in 0..count {
-        let Ok(end) = msgpack::skip(buf, pos) else { return false };
-        let other = buf.get(pos..end).unwrap_or_default();
-        let same = match wanted {
-            Some(text) => msgpack::value(other).and_then(Value::text) == Some(text),
-            None => other == key,
-        };
-        if same {
-            return true;
-        }
-        let Ok(next) = msgpack::skip(buf, end) else { return false };
-        pos = next;
-    }
-    false
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn string(escape_unicode: bool, text: &[u8]) -> String {
-        let mut out = Vec::new();
-        Json { escape_unicode }.string(&mut out, text);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn escapes_are_those_of_json() {
-        assert_eq!(string(true, b"a\"b\\c\n\t\x01\x7f"), "\"a\\\"b\\\\c\\n\\t\\u0001\x7f\"");
-        assert_eq!(string(true, "é中🚀".as_bytes()), "\"\\u00e9\\u4e2d\\ud83d\\ude80\"");
-        assert_eq!(string(false, "é中🚀".as_bytes()), "\"é中🚀\"");
-        assert_eq!(string(false, b"a\xffb\xe4\xb8"), "\"a\u{fffd}b\u{fffd}\"");
-    }
-
-    #[test]
-    fn a_key_that_stands_twice_is_printed_once_with_the_last_value() {
-        let map = b"\x83\xa1a\x01\xa1b\x02\xa1a\x03";
-        let mut out = Vec::new();
-        assert_eq!(Json { escape_unicode: true }.map_with(&mut out, b"\"t\":0", map, 0), map.len());
-        assert_eq!(out, b"{\"t\":0,\"b\":2,\"a\":3}");
-    }
-
-    #[test]
-    fn numbers_keep_their_kind() {
-        let mut out = Vec::new();
-        let array = b"\x95\xcb\x40\x00\x00\x00\x00\x00\x00\x00\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xc0\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00";
-        Json { escape_unicode: true }.value(&mut out, array, 0);
-        assert_eq!(out, b"[2.0,18446744073709551615,-1,null,null]");
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_reads_back_as_its_lossy_form(text in proptest::collection::vec(any::<u8>(), 0..300), escape: bool) {
-            let json = string(escape, &text);
-            let back: String = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(back, String::from_utf8_lossy(&text));
-        }
-
-        #[test]
-        fn text_with_many_escapes_reads_back(text in "[\"\\\\a-z\n\u{e9}\u{1F680} ]{0,200}", escape: bool) {
-            let back: String = serde_json::from_str(&string(escape, text.as_bytes())).unwrap();
-            prop_assert_eq!(back, text);
-        }
-
-        #[test]
-        fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut out = Vec::new();
-            Json { escape_unicode: true }.value(&mut out, &bytes, 0);
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,249 @@
+//! JSON strings: finds what must be escaped eight bytes at a time and gathers the output in a block.
+//!
+//! Enters: any bytes. Leaves: a JSON string in ASCII or UTF-8.
+
+/// Size of the block that gathers output before it goes to the buffer.
+const BLOCK: usize = 1024;
+/// Input is looked at in runs of this size; a clean one is copied as a whole.
+const RUN: usize = 32;
+/// Most bytes that one run can become (`\u00XX` for each, a word that overlaps the end, and a whole store).
+const GROWN: usize = (RUN + 8) * 6 + 16;
+
+/// For each byte that needs it the escape, its length in the last place; length 0 for what is left as it is and for
+/// bytes outside of ASCII.
+static ESCAPES: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let digits = b"0123456789abcdef";
+    let mut b = 0;
+    while b < 128 {
+        let short = match b as u8 {
+            b'"' => b'"',
+            b'\\' => b'\\',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => 0,
+        };
+        if short != 0 {
+            table[b] = [b'\\', short, 0, 0, 0, 0, 0, 2];
+        } else if b < 0x20 || b == 0x7f {
+            table[b] = [b'\\', b'u', b'0', b'0', digits[b >> 4], digits[b & 15], 0, 6];
+        }
+        b += 1;
+    }
+    table
+};
+
+/// Two hexadecimal digits.
+pub(super) fn hex(byte: u8) -> [u8; 2] {
+    let digit = |v: u8| if v < 10 { b'0' + v } else { b'a' + v - 10 };
+    [digit(byte >> 4), digit(byte & 15)]
+}
+
+/// Gathers output; [`Block::flush`] must be called at the end.
+pub(super) struct Block<'o> {
+    out: &'o mut Vec<u8>,
+    bytes: [u8; BLOCK],
+    len: usize,
+    escape_unicode: bool,
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of each byte of `w` that is a control character, `"`, `\`, DEL or not ASCII. Bits above the lowest may
+/// be wrong (borrows and carries run upwards).
+#[inline]
+fn specials(w: u64) -> u64 {
+    let control = w.wrapping_sub(ONES * 0x20);
+    let quote = (w ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let backslash = (w ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    let del_or_more = w.wrapping_add(ONES) | w;
+    (control | quote | backslash | del_or_more) & HIGH
+}
+
+/// Whether a run has anything to escape; written so that the compiler makes vector code of it.
+#[inline]
+fn clean(run: &[u8; RUN]) -> bool {
+    let mut found = false;
+    for b in run {
+        found |= (b.wrapping_sub(0x20) >= 0x5f) | (*b == b'"') | (*b == b'\\');
+    }
+    !found
+}
+
+/// Eight bytes of `buf` at `at`, spaces where it ends.
+#[inline]
+pub(super) fn word(buf: &[u8], at: usize) -> u64 {
+    match buf.get(at..).and_then(|b| b.first_chunk::<8>()) {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => last_word(buf, at),
+    }
+}
+
+#[cold]
+fn last_word(buf: &[u8], at: usize) -> u64 {
+    let mut bytes = [b' '; 8];
+    for (to, from) in bytes.iter_mut().zip(buf.get(at..).unwrap_or_default()) {
+        *to = *from;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+impl<'o> Block<'o> {
+    pub(super) fn new(out: &'o mut Vec<u8>, escape_unicode: bool) -> Self {
+        Block { out, bytes: [0; BLOCK], len: 0, escape_unicode }
+    }
+
+    /// Passes on what was gathered.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        self.out.extend_from_slice(self.bytes.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+
+    #[inline]
+    fn room(&mut self, bytes: usize) {
+        if self.len + bytes > BLOCK {
+            self.flush();
+        }
+    }
+
+    /// Stores a whole array and counts `len` bytes of it. There must be room for the array.
+    #[inline]
+    fn store<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
+        if let Some(to) = self.bytes.get_mut(self.len..).and_then(|b| b.first_chunk_mut::<N>()) {
+            *to = bytes;
+            self.len += len;
+        }
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        self.room(bytes.len());
+        match self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            Some(to) => {
+                to.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            // Longer than the block, which `room` has emptied.
+            None => self.out.extend_from_slice(bytes),
+        }
+    }
+
+    /// Appends `buf[start..end]` as a JSON string with quotes. `buf` may go on after `end`: it is read a word at a time.
+    #[inline]
+    pub(super) fn string(&mut self, buf: &[u8], start: usize, end: usize) {
+        let mut at = start;
+        self.room(GROWN);
+        self.store([b'"'], 1);
+        while at < end {
+            self.room(GROWN);
+            if end - at >= RUN
+                && let Some(run) = buf.get(at..).and_then(|b| b.first_chunk::<RUN>())
+                && clean(run)
+            {
+                self.store(*run, RUN);
+                at += RUN;
+                continue;
+            }
+            at = self.words(buf, at, end, at + RUN);
+        }
+        self.store([b'"'], 1);
+    }
+
+    /// Escapes word by word up to `end`, or until `stop` is passed.
+    #[inline]
+    fn words(&mut self, buf: &[u8], mut at: usize, end: usize, stop: usize) -> usize {
+        while at < stop {
+            let w = word(buf, at);
+            let found = specials(w);
+            let run = (found.trailing_zeros() / 8) as usize;
+            if run >= end - at {
+                self.store(w.to_le_bytes(), end - at);
+                return end;
+            }
+            self.store(w.to_le_bytes(), run);
+            at += run;
+            if found == 0 {
+                continue;
+            }
+            let escape = ESCAPES[usize::from((w >> (run * 8)) as u8)];
+            let len = usize::from(escape[7]);
+            if len > 0 {
+                self.store(escape, len);
+                at += 1;
+            } else {
+                at = self.beyond_ascii(buf, at, end);
+                self.room(GROWN);
+            }
+        }
+        at
+    }
+
+    /// Characters outside of ASCII, up to the first that is within.
+    fn beyond_ascii(&mut self, buf: &[u8], mut at: usize, end: usize) -> usize {
+        let text = buf.get(..end).unwrap_or_default();
+        while let Some(rest) = text.get(at..)
+            && rest.first().is_some_and(|b| *b >= 0x80)
+        {
+            self.room(16);
+            let (c, len) = decode(rest);
+            at += len;
+            if !self.escape_unicode {
+                let mut utf8 = [0; 4];
+                let len = c.encode_utf8(&mut utf8).len();
+                self.store(utf8, len);
+                continue;
+            }
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let ([a, b], [c, d]) = (hex((*unit >> 8) as u8), hex(*unit as u8));
+                self.store([b'\\', b'u', a, b, c, d], 6);
+            }
+        }
+        at
+    }
+}
+
+/// The first character of `text` (not empty) and its length; U+FFFD and the length of the maximal subpart when it is
+/// no UTF-8.
+#[inline]
+fn decode(text: &[u8]) -> (char, usize) {
+    const BAD: char = char::REPLACEMENT_CHARACTER;
+    let at = |i: usize| text.get(i).copied().unwrap_or(0);
+    let (b0, b1) = (at(0), at(1));
+    let tail = |b: u8| u32::from(b & 0x3f);
+    let continues = |b: u8| b & 0xc0 == 0x80;
+    let second_is_good = match b0 {
+        0xc2..=0xdf | 0xe1..=0xec | 0xee..=0xef | 0xf1..=0xf3 => continues(b1),
+        0xe0 => matches!(b1, 0xa0..=0xbf),
+        0xed => matches!(b1, 0x80..=0x9f),
+        0xf0 => matches!(b1, 0x90..=0xbf),
+        0xf4 => matches!(b1, 0x80..=0x8f),
+        _ => false,
+    };
+    if !second_is_good {
+        return (BAD, 1);
+    }
+    if b0 < 0xe0 {
+        return (char::from_u32(u32::from(b0 & 0x1f) << 6 | tail(b1)).unwrap_or(BAD), 2);
+    }
+    let b2 = at(2);
+    if !continues(b2) {
+        return (BAD, 2);
+    }
+    if b0 < 0xf0 {
+        let code = u32::from(b0 & 0x0f) << 12 | tail(b1) << 6 | tail(b2);
+        return (char::from_u32(code).unwrap_or(BAD), 3);
+    }
+    let b3 = at(3);
+    if !continues(b3) {
+        return (BAD, 3);
+    }
+    let code = u32::from(b0 & 0x07) << 18 | tail(b1) << 12 | tail(b2) << 6 | tail(b3);
+    (char::from_u32(code).unwrap_or(BAD), 4)
+}
