@@ -348,3 +348,112 @@ pub fn section(kind: SectionKind, entries: Vec<(String, String)>, from: &str) ->
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes files, loads the first, gives the document and the findings.
+    fn load_files(files: &[(&str, &str)]) -> (Document, Vec<String>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let mut diags = Diagnostics::new();
+        let mut env = Env::of(&[("SET", "yes")]);
+        let document = load(&dir.path().join(files[0].0), &[], &mut env, &mut diags);
+        let prefix = format!("{}/", dir.path().display());
+        let found = diags.iter().map(|d| format!("{:?} {d}", d.level).replace(&prefix, "")).collect();
+        (document, found, dir)
+    }
+
+    fn names(sections: &[Section]) -> Vec<&str> {
+        sections.iter().filter_map(|s| s.last("name")).map(|e| e.value.as_str()).collect()
+    }
+
+    #[test]
+    fn an_included_file_begins_without_a_section_and_the_including_one_goes_on_in_its_own() {
+        let (d, found, _dir) = load_files(&[
+            ("main.conf", "[INPUT]\n    Name a\n@INCLUDE sub/x.conf\n    Tag t\n"),
+            ("sub/x.conf", "[OUTPUT]\n  Name o\n"),
+        ]);
+        assert_eq!(found, Vec::<String>::new());
+        assert_eq!(d.inputs[0].last("tag").unwrap().value, "t");
+        assert_eq!(names(&d.outputs), ["o"]);
+    }
+
+    #[test]
+    fn a_cycle_and_a_missing_file_are_refused_where_they_are_named() {
+        let (_, found, _dir) = load_files(&[
+            ("a.conf", "@INCLUDE b.conf\n@INCLUDE no.conf\n@INCLUDE n*.conf\n"),
+            ("b.conf", "@INCLUDE a.conf\n"),
+        ]);
+        assert!(found[0].starts_with("Error b.conf:1: a.conf is included a second time"), "{found:?}");
+        assert!(found[1].starts_with("Error a.conf:2: cannot read no.conf"), "{found:?}");
+        assert!(found[2].contains("a.conf:3: no file matches n*.conf"), "{found:?}");
+    }
+
+    #[test]
+    fn globs_are_read_in_order_and_variables_may_be_set_after_their_use() {
+        let (d, found, _dir) = load_files(&[
+            ("m.conf", "@INCLUDE c/*.conf\n[INPUT]\n  Name ${N}-${SET}\n@SET N=x\n"),
+            ("c/2.conf", "[FILTER]\n  Name two\n"),
+            ("c/1.conf", "[FILTER]\n  Name one\n"),
+        ]);
+        assert_eq!(found, Vec::<String>::new());
+        assert_eq!((names(&d.filters), names(&d.inputs)), (vec!["one", "two"], vec!["x-yes"]));
+    }
+
+    #[test]
+    fn an_unset_variable_is_named_with_its_line_and_taken_as_empty() {
+        let (d, found, _dir) = load_files(&[("m.conf", "[INPUT]\n  Name a${NO}b\n")]);
+        assert!(found[0].starts_with("Strict m.conf:2: variable ${NO} is used but not set"), "{found:?}");
+        assert_eq!(names(&d.inputs), ["ab"]);
+    }
+
+    #[test]
+    fn parsers_belong_into_parsers_files() {
+        let (d, found, _dir) = load_files(&[
+            ("m.conf", "[SERVICE]\n  Parsers_File p.conf\n[PARSER]\n  Name x\n"),
+            ("p.conf", "[PARSER]\n  Name good\n  Format json\n"),
+        ]);
+        assert!(found[0].starts_with("Error m.conf:3: [PARSER] cannot stand in a main"), "{found:?}");
+        assert_eq!(names(&d.parsers), ["good"]);
+    }
+
+    #[test]
+    fn unknown_sections_are_passed_over_with_their_keys_and_a_guess() {
+        let (d, found, _dir) = load_files(&[("m.conf", "[FILTRE]\n  Name grep\n[INPUT]\n  Name a\n")]);
+        assert!(found[0].contains("did you mean [FILTER]?"), "{found:?}");
+        assert_eq!((d.filters.len(), d.inputs.len()), (0, 1));
+    }
+
+    #[test]
+    fn yaml_becomes_the_same_sections_and_its_includes_come_first() {
+        let (d, found, _dir) = load_files(&[
+            (
+                "m.yaml",
+                "env: {T: tag1}\nincludes: [sub/i.yaml]\nservice: {logLevel: error}\npipeline:\n  inputs:\n    - name: dummy\n      tag: ${T}\n  filters:\n    - name: grep\n      regex: [log a, log b]\nparsers:\n  - name: p\n    format: json\n",
+            ),
+            ("sub/i.yaml", "pipeline: {inputs: [{name: first}]}\n"),
+        ]);
+        assert_eq!(found, Vec::<String>::new());
+        assert_eq!(names(&d.inputs), ["first", "dummy"]);
+        assert_eq!(d.inputs[1].last("tag").unwrap().value, "tag1");
+        assert_eq!(d.filters[0].entries.iter().filter(|e| e.key == "regex").count(), 2);
+        assert_eq!((d.service[0].key.as_str(), d.parsers.len()), ("log_level", 1));
+        assert_eq!(d.inputs[1].pos.line, 6);
+    }
+
+    #[test]
+    fn yaml_that_is_not_built_yet_is_refused_by_name() {
+        let (_, found, _dir) = load_files(&[(
+            "m.yaml",
+            "pipeline:\n  inputs:\n    - name: a\n      processors:\n        logs: []\n  sinks: []\n",
+        )]);
+        assert!(found[0].contains("m.yaml:4: processors are not built"), "{found:?}");
+        assert!(found[1].contains("unknown plugin category \"sinks\""), "{found:?}");
+    }
+}
