@@ -36,7 +36,7 @@ pub(super) struct Open {
 impl Open {
     /// Opens the file for appending, creating it (and with `mkdir` its directories). A last line without an end is cut
     /// off if it begins as ours do (nobody was told that it was written), else it gets its end.
-    pub(super) fn at(path: PathBuf, mkdir: bool, lines: Option<Beginning>) -> io::Result<Open> {
+    pub(super) fn at(path: PathBuf, mkdir: bool, mut lines: Option<Beginning>) -> io::Result<Open> {
         let file = match append(&path, true) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && mkdir => {
                 if let Some(parent) = path.parent() {
@@ -44,8 +44,11 @@ impl Open {
                 }
                 append(&path, true)
             }
-            // May be written but not read.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => append(&path, false),
+            // It may be written but perhaps not read: then its last line cannot be looked at.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                lines = None;
+                append(&path, false)
+            }
             other => other,
         }?;
         let mut meta = file.metadata()?;
