@@ -80,16 +80,11 @@ impl Sender {
         let mut delivery = Some(delivery);
         loop {
             if self.try_push(&mut delivery) {
+                // Wakes are handed on one by one: sources that wait do not all look at every chunk that leaves.
+                self.0.room.notify_one();
                 return;
             }
-            let room = self.0.room.notified();
-            tokio::pin!(room);
-            // Registered before the second look, so that a verdict in between is not missed.
-            room.as_mut().enable();
-            if self.try_push(&mut delivery) {
-                return;
-            }
-            room.await;
+            self.0.room.notified().await;
         }
     }
 
@@ -183,7 +178,7 @@ impl Drop for Receiver {
             std::mem::take(&mut state.waiting)
         };
         drop(left);
-        self.0.room.notify_waiters();
+        self.0.room.notify_one();
     }
 }
 
@@ -216,8 +211,10 @@ impl Drop for Delivery {
             counters.dropped(DropReason::Shutdown, self.chunk.count);
         }
         counters.held.fetch_sub(self.chunk.count, Relaxed);
-        self.owner.lock().bytes -= self.takes;
-        self.owner.room.notify_waiters();
+        if self.takes > 0 {
+            self.owner.lock().bytes -= self.takes;
+            self.owner.room.notify_one();
+        }
     }
 }
 

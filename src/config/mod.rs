@@ -3,20 +3,26 @@
 //! Enters: a path. Leaves: a [`Document`], findings in [`Diagnostics`], and through [`check`] a plugin's [`Settings`].
 
 mod check;
-mod classic;
+pub mod classic;
 mod diag;
 mod env;
 mod kind;
 mod load;
+mod names;
+mod parsers;
 mod section;
 mod service;
 pub mod value;
-mod yaml;
+pub mod yaml;
+mod yaml_sections;
 
-pub use check::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, NET_INPUT, TLS_INPUT, check, nearest};
+pub use check::{
+    CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, TLS_INPUT, check, nearest, unknown_plugin,
+};
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;
 pub use kind::{Key, PluginInfo, Settings, Type};
-pub use load::load;
+pub use load::{load, section};
+pub use parsers::library;
 pub use section::{Document, Entry, Section, SectionKind};
 pub use service::Service;

@@ -1,1 +1,186 @@
-//! The YAML format.
+//! The YAML format: text into a small tree with lines. Every scalar is a string, as Fluent Bit reads it.
+//!
+//! Enters: the text of one file. Leaves: a [`Node`]. Can go wrong: broken YAML (file, line, column), aliases (Fluent Bit
+//! has none either), nesting past [`MAX_DEPTH`].
+
+use saphyr_parser::{Event, Parser};
+
+/// A configuration nests far less.
+const MAX_DEPTH: usize = 32;
+
+/// A value and the line it begins on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Line, from 1.
+    pub line: u32,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text; an empty value is empty text.
+    Scalar(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A map in the order written: key, line of the key, value.
+    Map(Vec<(String, u32, Node)>),
+}
+
+/// Why a file is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Line, from 1.
+    pub line: u32,
+    /// What is wrong, with the column where it helps.
+    pub message: String,
+}
+
+enum Open {
+    List(Vec<Node>),
+    Map(Vec<(String, u32, Node)>, Option<(String, u32)>),
+}
+
+#[derive(Default)]
+struct Builder {
+    open: Vec<(u32, Open)>,
+    root: Option<Node>,
+    refused: Option<Refused>,
+}
+
+impl Builder {
+    fn refuse(&mut self, line: u32, message: &str) {
+        self.refused.get_or_insert(Refused { line, message: message.to_owned() });
+    }
+
+    fn add(&mut self, node: Node) {
+        let line = node.line;
+        match self.open.last_mut() {
+            None => {
+                self.root.get_or_insert(node);
+            }
+            Some((_, Open::List(list))) => list.push(node),
+            Some((_, Open::Map(pairs, key))) => match key.take() {
+                Some((name, at)) => pairs.push((name, at, node)),
+                None => match node.value {
+                    Value::Scalar(name) => *key = Some((name, line)),
+                    Value::List(_) | Value::Map(_) => self.refuse(line, "a key must be text"),
+                },
+            },
+        }
+    }
+
+    fn open(&mut self, line: u32, open: Open) {
+        if self.open.len() >= MAX_DEPTH {
+            self.refuse(line, "nested too deeply");
+        }
+        self.open.push((line, open));
+    }
+}
+
+impl Builder {
+    fn event(&mut self, event: Event<'_>, line: u32) {
+        match event {
+            Event::Scalar(text, style, ..) => {
+                let plain_null =
+                    matches!(style, saphyr_parser::ScalarStyle::Plain) && (text == "~" || text == "null");
+                let text = if plain_null { String::new() } else { text.into_owned() };
+                self.add(Node { line, value: Value::Scalar(text) });
+            }
+            Event::SequenceStart(..) => self.open(line, Open::List(Vec::new())),
+            Event::MappingStart(..) => self.open(line, Open::Map(Vec::new(), None)),
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some((line, open)) = self.open.pop() {
+                    let value = match open {
+                        Open::List(list) => Value::List(list),
+                        Open::Map(pairs, _) => Value::Map(pairs),
+                    };
+                    self.add(Node { line, value });
+                }
+            }
+            Event::Alias(_) => self.refuse(line, "aliases (*name) are not supported"),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(..)
+            | Event::DocumentEnd => {}
+        }
+    }
+}
+
+/// Reads one file. An empty one is an empty map.
+///
+/// # Errors
+/// The first thing that cannot be read.
+pub fn parse(text: &str) -> Result<Node, Refused> {
+    let mut builder = Builder::default();
+    // Event by event: the parser's own tree walk would recurse over the input.
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|e| Refused {
+            line: e.marker().line() as u32,
+            message: format!(
+                "broken YAML at line {}, column {}: {}",
+                e.marker().line(),
+                e.marker().col() + 1,
+                e.info()
+            ),
+        })?;
+        builder.event(event, span.start.line() as u32);
+        if let Some(refused) = builder.refused {
+            return Err(refused);
+        }
+    }
+    Ok(builder.root.unwrap_or(Node { line: 1, value: Value::Map(Vec::new()) }))
+}
+
+/// A key as Fluent Bit compares it: camelCase becomes snake_case, all lower case.
+pub fn key(written: &str) -> String {
+    let camel = written.starts_with(|c: char| c.is_ascii_lowercase()) && !written.contains('_');
+    let mut out = String::with_capacity(written.len() + 4);
+    for c in written.chars() {
+        if camel && c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scalars_are_text_with_lines() {
+        let node = parse("a: on\nb:\n  - 1\n  - {c: x}\n").unwrap();
+        let Value::Map(pairs) = node.value else { panic!() };
+        assert_eq!(
+            (pairs[0].0.as_str(), pairs[0].1, &pairs[0].2.value),
+            ("a", 1, &Value::Scalar("on".into()))
+        );
+        let Value::List(list) = &pairs[1].2.value else { panic!() };
+        assert_eq!((list[0].line, &list[0].value), (3, &Value::Scalar("1".into())));
+    }
+
+    #[test]
+    fn broken_yaml_names_line_and_column() {
+        let e = parse("a:\n  - b\n c: [\n").unwrap_err();
+        assert!(e.message.contains("line") && e.line > 0, "{e:?}");
+    }
+
+    #[test]
+    fn camel_case_keys_become_snake_case() {
+        assert_eq!(key("logLevel"), "log_level");
+        assert_eq!(key("Match_Regex"), "match_regex");
+        assert_eq!(key("storage.type"), "storage.type");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_never_panics(text in "\\PC*|[ a-c:\\-\\[\\]{}\n\"'*&]{0,100}") {
+            let _ = parse(&text);
+        }
+    }
+}

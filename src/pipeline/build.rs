@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use crate::config::{
-    self, CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Diagnostics, Document, Key, PluginInfo, Section, Service, Settings,
+    self, CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Diagnostics, Document, Key, PluginInfo, Section, Service,
+    Settings,
 };
 use crate::filters::{self, Filter};
 use crate::inputs::{self, Input};
@@ -48,8 +49,12 @@ pub(super) fn plan(document: &Document, service: &Service, diags: &mut Diagnosti
     let library = config::library(document, diags);
     Plan {
         inputs: each(&document.inputs, diags, |n, section, diags| input(n, section, &library, diags)),
-        filters: each(&document.filters, diags, |n, section, diags| filter(n, section, &library, service, diags)),
-        outputs: each(&document.outputs, diags, |n, section, diags| output(n, section, document, service, diags)),
+        filters: each(&document.filters, diags, |n, section, diags| {
+            filter(n, section, &library, service, diags)
+        }),
+        outputs: each(&document.outputs, diags, |n, section, diags| {
+            output(n, section, document, service, diags)
+        }),
     }
 }
 
@@ -149,7 +154,10 @@ fn output(
     let output = (kind.build)(&settings, &cx, diags)?;
     let mut matcher = matcher(&settings, diags);
     // Fluent Bit wires the only input to the only output when neither says otherwise.
-    if matcher.pattern.is_none() && matcher.regex.is_none() && document.inputs.len() == 1 && document.outputs.len() == 1
+    if matcher.pattern.is_none()
+        && matcher.regex.is_none()
+        && document.inputs.len() == 1
+        && document.outputs.len() == 1
     {
         matcher.pattern = Some(TagPattern::new("*"));
     }

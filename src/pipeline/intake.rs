@@ -60,6 +60,8 @@ struct Group {
     open_segs: SmallVec<[Seg; 1]>,
     lanes: Map<Tag, Lane>,
     active: bool,
+    /// Bytes that the last pass collected.
+    last: usize,
 }
 
 struct Known {
@@ -103,8 +105,7 @@ impl Group {
 
     fn seal(&mut self) {
         if !self.open_segs.is_empty() {
-            let room = self.open.len();
-            let bytes = std::mem::replace(&mut self.open, Vec::with_capacity(room.min(WORTH_LENDING)));
+            let bytes = std::mem::take(&mut self.open);
             self.sealed.push(Part { bytes: bytes.into(), segs: std::mem::take(&mut self.open_segs) });
         }
     }
@@ -174,6 +175,7 @@ impl Collector {
                 open_segs: SmallVec::new(),
                 lanes: Map::default(),
                 active: false,
+                last: 0,
             });
             groups.len() - 1
         });
@@ -190,6 +192,10 @@ impl Collector {
             && let Some(group) = self.groups.get_mut(known.group)
         {
             let before = group.open.len();
+            if group.open.capacity() == 0 {
+                // About what the last pass collected. Nothing is kept between passes: idle connections hold no memory.
+                group.open.reserve(group.last);
+            }
             write(&mut group.open);
             self.collected += group.open.len() - before;
             group.add_to_open(&known.tag, 1);
@@ -209,6 +215,7 @@ impl Collector {
             group.active = false;
             let route = Arc::clone(&group.route);
             let open = std::mem::take(&mut group.open);
+            group.last = open.len() + open.len() / 8;
             let open_segs = std::mem::take(&mut group.open_segs);
             for part in std::mem::take(&mut group.sealed) {
                 if route.program.is_empty() {
@@ -222,27 +229,11 @@ impl Collector {
                 continue;
             }
             if route.program.is_empty() {
-                // The next pass will collect about as much.
-                let room = open.len() + open.len() / 8;
-                if let Some(group) = self.groups.get_mut(g) {
-                    group.open = Vec::with_capacity(room);
-                }
                 self.hand_over(&route, open.into(), open_segs, ack, &mut due);
             } else {
                 let filtered = self.filter(g, &open, &open_segs, now, (0, None));
-                let mut open = open;
-                if filtered.bytes.is_none() {
-                    let part = Part { bytes: open.into(), segs: open_segs };
-                    self.after(&route, filtered, Some(part), ack, now, 0, &mut due);
-                } else {
-                    self.after(&route, filtered, None, ack, now, 0, &mut due);
-                    open.clear();
-                    if let Some(group) = self.groups.get_mut(g)
-                        && group.open.capacity() == 0
-                    {
-                        group.open = open;
-                    }
-                }
+                let whole = filtered.bytes.is_none().then(|| Part { bytes: open.into(), segs: open_segs });
+                self.after(&route, filtered, whole, ack, now, 0, &mut due);
             }
         }
         due

@@ -1,2 +1,258 @@
-//! p
+//! Builds and supervises the line: inputs, filters, router, queues, outputs. The only wiring.
+//!
+//! Enters: a checked configuration. Leaves: an exit code and the summary. Shutdown is ordered and has one deadline:
+//! sources are read to their end, what filters hold goes out, queues close, outputs finish; see [`run`].
+
+mod build;
 mod intake;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::buffer;
+use crate::config::{Diagnostics, Document, Service};
+use crate::filters::program::{MAX_STEPS, Program, Step};
+use crate::inputs::InputContext;
+use crate::observe::counters::{self, Totals};
+use crate::router::Router;
+use crate::rt::{Budget, Meter, Stopper, Tasks, limits};
+
+use build::Plan;
+use intake::{Collector, Route, Wiring};
+
+/// Exit code: nothing that was accepted was lost.
+pub const EXIT_OK: u8 = 0;
+/// Exit code: accepted records were given up, or a port could not be opened, or a task failed.
+pub const EXIT_LOSS: u8 = 1;
+
+/// How often the counters go to the log while they move.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// A configuration that was built: every plugin is ready, nothing has been opened.
+pub struct Pipeline {
+    plan: Plan,
+    service: Service,
+}
+
+impl Pipeline {
+    /// Builds every plugin. Findings go to `diags`; ask it whether to go on.
+    pub fn build(document: &Document, service: &Service, diags: &mut Diagnostics) -> Pipeline {
+        let plan = build::plan(document, service, diags);
+        if plan.filters.len() > MAX_STEPS {
+            diags.error(None, format!("more than {MAX_STEPS} filters"));
+        }
+        if document.inputs.is_empty() {
+            diags.error_hint(None, "no input", "add an [INPUT] section");
+        }
+        if document.outputs.is_empty() {
+            diags.strict(None, "no output", "every record is counted as unrouted");
+        }
+        Pipeline { plan, service: service.clone() }
+    }
+
+    /// Runs until SIGTERM or SIGINT, or until standard input ends where it is read.
+    ///
+    /// Drain: listeners refuse new connections and open ones are read until they end, are quiet for 200 ms, or a third of
+    /// the grace period is over; filters emit what they hold; outputs finish within the grace period. A second signal
+    /// stops at once. The summary line is printed last.
+    pub fn run(self) -> ExitCode {
+        let processors = limits::processors();
+        let runtime = if processors <= 1 {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()
+        } else {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(processors.min(4))
+                .thread_name("firelane-data")
+                .enable_all()
+                .build()
+        };
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(e) => {
+                tracing::error!(cause = %e, "cannot start the runtime");
+                return ExitCode::from(EXIT_LOSS);
+            }
+        };
+        let quiet = self.service.log_level.eq_ignore_ascii_case("off");
+        let (ended, totals) = runtime.block_on(self.serve());
+        // What still runs is cut off here; deliveries without a verdict count as dropped.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        if !quiet {
+            crate::observe::log::summary(&totals);
+        }
+        let held_back = totals.pipeline.holding.load(Relaxed);
+        let lost = totals.lost() + held_back;
+        if lost > 0 {
+            tracing::error!(records = lost, "accepted records were given up");
+        }
+        if let Some(imbalance) = totals.imbalance() {
+            tracing::error!(imbalance, "the accounts do not balance: please report this");
+        }
+        ExitCode::from(if ended.is_ok() && lost == 0 { EXIT_OK } else { EXIT_LOSS })
+    }
+
+    async fn serve(self) -> (Result<(), ()>, Arc<Totals>) {
+        let Pipeline { plan, service } = self;
+        let budget = Budget::new(service.memory_limit.unwrap_or_else(limits::default_budget));
+        let totals = Arc::new(Totals {
+            pipeline: counters::Pipeline::default(),
+            outputs: plan.outputs.iter().map(|o| (o.label.clone(), Arc::default())).collect(),
+            filters: plan.filters.iter().map(|f| (f.label.clone(), Arc::default())).collect(),
+        });
+        let (stopper, stop) = Stopper::new();
+        let (sources, sinks) = (Tasks::new(), Tasks::new());
+        let end_process = Arc::new(Notify::new());
+
+        // An output may hold its part of the memory, and no more: one that is dead never takes the others' room.
+        let share = budget.source_limit() / plan.outputs.len().max(1) as u64;
+        let mut queues = Vec::new();
+        let mut output_matchers = Vec::new();
+        for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
+            let (sender, receiver) = buffer::queue(planned.label.clone(), share, Arc::clone(counters));
+            queues.push(sender);
+            output_matchers.push(planned.matcher);
+            sinks.spawn(format!("output {}", planned.label), planned.output.run(receiver));
+        }
+        let filter_matchers = plan.filters.iter().map(|f| f.matcher.clone()).collect();
+        let filters: Vec<_> = plan
+            .filters
+            .into_iter()
+            .zip(&totals.filters)
+            .map(|(f, (_, counters))| (f.filter, Arc::clone(counters)))
+            .collect();
+        let make = Box::new(move |number: usize, matching: &[usize], outputs: &[usize]| Route {
+            number,
+            program: Program::new(
+                matching
+                    .iter()
+                    .filter_map(|&index| {
+                        let (filter, counters) = filters.get(index)?;
+                        Some(Step { index, filter: Arc::clone(filter), counters: Arc::clone(counters) })
+                    })
+                    .collect(),
+            ),
+            outputs: outputs.to_vec(),
+        });
+        let wiring = Arc::new(Wiring {
+            router: Router::new(filter_matchers, output_matchers, make),
+            queues,
+            totals: Arc::clone(&totals),
+            budget: budget.clone(),
+        });
+
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(e) => {
+                tracing::error!(cause = %e, "cannot listen for signals");
+                return (Err(()), totals);
+            }
+        };
+        let mut ended = Ok(());
+        for planned in plan.inputs {
+            let wiring = Arc::clone(&wiring);
+            let label = planned.label.clone();
+            let cx = InputContext {
+                label: planned.label,
+                tag: planned.tag,
+                tag_is_set: planned.tag_is_set,
+                meter: Arc::new(Meter::new(planned.mem_buf_limit)),
+                budget: budget.clone(),
+                stop: stop.clone(),
+                tasks: sources.clone(),
+                totals: Arc::clone(&totals),
+                intakes: Arc::new(move |cx| {
+                    Box::new(Collector::new(Arc::clone(&wiring), Arc::clone(&cx.meter)))
+                }),
+                end_process: Arc::clone(&end_process),
+            };
+            if let Err(message) = planned.input.start(cx).await {
+                tracing::error!(input = %label, "{message}");
+                ended = Err(());
+                break;
+            }
+        }
+        // From here on only sources hold the queues open.
+        drop(wiring);
+
+        let mut now = ended.is_err();
+        if !now {
+            tracing::info!(memory_limit = budget.limit(), "ready");
+            tokio::select! {
+                () = signals.stop() => tracing::info!("stopping: draining what is on the way"),
+                () = end_process.notified() => tracing::info!("input has ended: draining"),
+                () = sources.any_panicked() => ended = Err(()),
+                () = sinks.any_panicked() => ended = Err(()),
+                () = report(Arc::clone(&totals)) => {}
+            }
+        }
+        let all = Instant::now() + service.grace;
+        stopper.drain(Instant::now() + service.grace / 3, all);
+        if !now {
+            now = within(all, &mut signals, sources.all_ended()).await.is_err();
+        }
+        if !now && within(all, &mut signals, sinks.all_ended()).await.is_err() {
+            tracing::warn!(
+                "the grace period is over, or a second signal came, before every output had finished"
+            );
+        }
+        tracing::info!(peak = budget.peak(), limit = budget.limit(), "memory budget");
+        (ended, totals)
+    }
+}
+
+/// Waits for `done`, until the deadline or another stop signal.
+async fn within(deadline: Instant, signals: &mut Signals, done: impl Future<Output = ()>) -> Result<(), ()> {
+    tokio::select! {
+        biased;
+        () = done => Ok(()),
+        () = signals.stop() => Err(()),
+        () = tokio::time::sleep_until(deadline) => Err(()),
+    }
+}
+
+/// Logs the counters once a minute while they move. Never ends.
+async fn report(totals: Arc<Totals>) {
+    let mut last = String::new();
+    loop {
+        tokio::time::sleep(REPORT).await;
+        let line = totals.to_string();
+        if line != last {
+            tracing::info!("{line}");
+            last = line;
+        }
+    }
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => tracing::warn!("SIGHUP is ignored: restart to read the configuration again"),
+            }
+        }
+    }
+}

@@ -4,18 +4,28 @@
 //! alone, so that what is inside can always leave. Can go wrong: a single partial frame larger than what is left; one
 //! at a time may pass the limit ([`Budget::oversize`]).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 #[derive(Debug)]
 struct Shared {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
-    freed: Notify,
+    /// Sources that wait, first come first served. Whoever gives bytes back grants them, so that 500 waiting
+    /// connections cost one wake-up each and not one for every chunk that leaves.
+    waiters: Mutex<VecDeque<Waiter>>,
+    waiting: AtomicUsize,
     oversize: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    bytes: u64,
+    grant: oneshot::Sender<Charge>,
 }
 
 /// The budget. Cloning shares it.
@@ -36,7 +46,8 @@ impl Budget {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            freed: Notify::new(),
+            waiters: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             oversize: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -77,20 +88,49 @@ impl Budget {
         Some(Charge { budget: self.clone(), bytes })
     }
 
-    /// Waits until the sources' part has room for `bytes`.
+    /// Waits until the sources' part has room for `bytes`, first come first served.
     pub async fn wait_take(&self, bytes: u64) -> Charge {
+        // More than the whole part would wait for ever.
+        let bytes = bytes.min(self.source_limit());
         loop {
-            if let Some(charge) = self.try_take(bytes) {
+            if self.0.waiting.load(SeqCst) == 0
+                && let Some(charge) = self.try_take(bytes)
+            {
                 return charge;
             }
-            let freed = self.0.freed.notified();
-            tokio::pin!(freed);
-            // Registered before the second look, so that a release in between is not missed.
-            freed.as_mut().enable();
-            if let Some(charge) = self.try_take(bytes) {
+            let (grant, granted) = oneshot::channel();
+            self.0.waiting.fetch_add(1, SeqCst);
+            self.lock().push_back(Waiter { bytes, grant });
+            // Bytes given back before the waiter stood in the line.
+            self.grant();
+            // A sender that is gone without a word cannot be: the line holds it. Asking again is safe.
+            if let Ok(charge) = granted.await {
                 return charge;
             }
-            freed.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiter>> {
+        // The line is whole whenever the lock is free.
+        self.0.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves the line as far as there is room.
+    fn grant(&self) {
+        loop {
+            let mut line = self.lock();
+            let Some(first) = line.front() else { return };
+            if !first.grant.is_closed() && self.used() + first.bytes > self.source_limit() {
+                return;
+            }
+            let Some(first) = line.pop_front() else { return };
+            drop(line);
+            self.0.waiting.fetch_sub(1, SeqCst);
+            if !first.grant.is_closed() {
+                let charge = self.take(first.bytes);
+                // A waiter that left in this moment gives the bytes back by dropping them.
+                drop(first.grant.send(charge));
+            }
         }
     }
 
@@ -142,9 +182,10 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.0.used.fetch_sub(self.bytes, Relaxed);
-            // Everyone looks again: a waiter for much must not keep one for little asleep.
-            self.budget.0.freed.notify_waiters();
+            self.budget.0.used.fetch_sub(self.bytes, SeqCst);
+            if self.budget.0.waiting.load(SeqCst) > 0 {
+                self.budget.grant();
+            }
         }
     }
 }
@@ -173,6 +214,20 @@ mod tests {
         assert!(futures_poll_once(waiter.as_mut()).is_none());
         drop(held);
         assert_eq!(waiter.await.bytes(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_leaves_does_not_block_the_line() {
+        let b = Budget::new(400);
+        let held = b.try_take(300).unwrap();
+        let mut gone = Box::pin(b.wait_take(300));
+        assert!(futures_poll_once(gone.as_mut()).is_none());
+        let mut next = Box::pin(b.wait_take(100));
+        assert!(futures_poll_once(next.as_mut()).is_none());
+        drop(gone);
+        drop(held);
+        assert_eq!(next.await.bytes(), 100);
+        assert_eq!(b.used(), 0);
     }
 
     fn futures_poll_once<F: Future>(f: std::pin::Pin<&mut F>) -> Option<F::Output> {
