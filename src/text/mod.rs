@@ -4,6 +4,7 @@
 mod accessor;
 mod library;
 mod multiline;
+pub mod number;
 mod parser;
 mod pattern;
 mod regex;
@@ -12,6 +13,7 @@ mod timefmt;
 pub use accessor::Accessor;
 pub use library::Library;
 pub use multiline::MultilineParser;
-pub use parser::Parser;
+pub use parser::{Decoder, FieldType, Parser, ParserSpec, boolean};
 pub use pattern::TagPattern;
 pub use regex::{Groups, Regex};
+pub use timefmt::{TimeFormat, Zone};

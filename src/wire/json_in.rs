@@ -338,7 +338,7 @@ impl Reader<'_> {
             }
         }
         let len = out.len() - mark - 5;
-        let (head, used) = str_header(len);
+        let (head, used) = msgpack::str_header(len);
         out.copy_within(mark + 5.., mark + used);
         out.truncate(mark + used + len);
         if let (Some(to), Some(from)) = (out.get_mut(mark..mark + used), head.get(..used)) {
@@ -423,17 +423,6 @@ fn plain(text: &[u8]) -> usize {
 #[inline]
 fn zero_byte(word: u64) -> u64 {
     word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
-}
-
-/// The header of a string of `len` bytes, and how many bytes of it count.
-fn str_header(len: usize) -> ([u8; 5], usize) {
-    let [a, b, c, d] = (len as u32).to_be_bytes();
-    match len {
-        0..=31 => ([0xa0 | d, 0, 0, 0, 0], 1),
-        32..=0xff => ([0xd9, d, 0, 0, 0], 2),
-        0x100..=0xffff => ([0xda, c, d, 0, 0], 3),
-        _ => ([0xdb, a, b, c, d], 5),
-    }
 }
 
 /// Writes the header of a map or an array whose one byte of header stands at `mark`; more than 15 elements need a wider
@@ -540,7 +529,9 @@ mod tests {
         for good in [&b"{\"a\":1}"[..], b" \n{\"a\":1} \r\n", b"{\"a\":1},", b"{\"a\":1} x", b"{\"a\":1} }"] {
             assert_eq!(fields(good).as_deref(), Some("{\"a\":1}"), "{}", String::from_utf8_lossy(good));
         }
-        for bad in ["", "5", "[1]", "{\"a\":1}{\"b\":2}", "{\"a\":1} 5", "{\"a\":1,}", "{'a':1}", "{\"a\"", "{"] {
+        for bad in
+            ["", "5", "[1]", "{\"a\":1}{\"b\":2}", "{\"a\":1} 5", "{\"a\":1,}", "{'a':1}", "{\"a\"", "{"]
+        {
             assert_eq!(fields(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -116,9 +116,11 @@ impl Regex {
                 };
                 at_start(exact) || lenient.as_ref().and_then(|l| l.regex(text)).is_some_and(at_start)
             }
-            Engine::Backtracking(regex) => {
-                regex.find(characters(text).as_ref()).ok().flatten().is_some_and(|m| m.start() == 0 && m.end() > 0)
-            }
+            Engine::Backtracking(regex) => regex
+                .find(characters(text).as_ref())
+                .ok()
+                .flatten()
+                .is_some_and(|m| m.start() == 0 && m.end() > 0),
         }
     }
 

@@ -15,7 +15,8 @@ fn named(pattern: &str, text: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
 
 #[track_caller]
 fn check(pattern: &str, text: &str, want: Option<&[(&str, &str)]>) {
-    let want = want.map(|w| w.iter().map(|(n, v)| (n.to_string(), v.as_bytes().to_vec())).collect::<Vec<_>>());
+    let want =
+        want.map(|w| w.iter().map(|(n, v)| (n.to_string(), v.as_bytes().to_vec())).collect::<Vec<_>>());
     assert_eq!(named(pattern, text.as_bytes()), want, "{pattern} on {text:?}");
 }
 
