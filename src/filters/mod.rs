@@ -15,6 +15,9 @@ use crate::text::Library;
 
 mod grep;
 pub mod program;
+mod rule;
+#[cfg(test)]
+mod testing;
 
 /// Every filter there is.
 pub const KINDS: &[&FilterKind] = &[&grep::KIND];
