@@ -15,12 +15,13 @@ use crate::text::Library;
 
 mod grep;
 pub mod program;
+mod record_modifier;
 mod rule;
 #[cfg(test)]
 mod testing;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND];
+pub const KINDS: &[&FilterKind] = &[&grep::KIND, &record_modifier::KIND];
 
 /// A row of the table.
 pub struct FilterKind {

@@ -25,7 +25,11 @@ pub(super) fn build(name: &str, lines: &[&str]) -> (Option<Arc<dyn Filter>>, Vec
     let filter =
         config::check(&section, format!("{name}.0"), &kind.info, CORE_FILTER, &mut diags).and_then(|s| {
             let library = Library::default();
-            (kind.build)(&s, &BuildContext { library: &library, multiline_buffer_limit: 2_000_000 }, &mut diags)
+            (kind.build)(
+                &s,
+                &BuildContext { library: &library, multiline_buffer_limit: 2_000_000 },
+                &mut diags,
+            )
         });
     let found = diags.iter().map(|d| (d.level, d.to_string())).collect();
     (filter.filter(|_| !diags.refused(false)), found)
@@ -98,7 +102,7 @@ pub(super) fn expect(name: &str, lines: &[&str], cases: &[(&str, &str)]) {
 }
 
 /// An entry with this JSON text as its record; order and repeated keys are kept. `{"$bin": "x"}` is a binary, a key
-/// `#5` is the number.
+/// `int:5` is the number.
 pub(super) fn packed(json: &str) -> Vec<u8> {
     let mut out = Vec::new();
     entry::write_head(&mut out, Time::new(1_760_000_000, 0), None);
@@ -161,7 +165,7 @@ impl<'de> Visitor<'de> for Pack<'_> {
                 msgpack::write_bin(self.0, text.as_bytes());
                 return Ok(());
             }
-            match key.strip_prefix('#').and_then(|k| k.parse().ok()) {
+            match key.strip_prefix("int:").and_then(|k| k.parse().ok()) {
                 Some(number) => msgpack::write_int(&mut inner, number),
                 None => msgpack::write_str(&mut inner, key.as_bytes()),
             }

@@ -217,7 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_or_no_map_is_missing() {
-        for path in ["$x", "$s['x']", "$s[0]", "$a['b'][2]", "$a['b']['x']", "$a[0]", "$d['x']", "$a['b'][1][0]"] {
+        for path in
+            ["$x", "$s['x']", "$s[0]", "$a['b'][2]", "$a['b']['x']", "$a[0]", "$d['x']", "$a['b'][1][0]"]
+        {
             assert_eq!(at(path), None, "{path}");
         }
     }

@@ -75,8 +75,9 @@ impl Template {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Field(field) => complete &= write_value(out, field.value(record)),
                 Part::Tag => out.extend_from_slice(tag.as_bytes()),
-                Part::TagPart(n) => out
-                    .extend_from_slice(tag.as_bytes().split(|b| *b == b'.').nth(*n).unwrap_or_default()),
+                Part::TagPart(n) => {
+                    out.extend_from_slice(tag.as_bytes().split(|b| *b == b'.').nth(*n).unwrap_or_default())
+                }
                 Part::Group(n) => {
                     let found = captures.and_then(|(text, groups)| text.get(groups.get(*n)?.clone()?));
                     out.extend_from_slice(found.unwrap_or_default());
