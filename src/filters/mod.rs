@@ -14,6 +14,7 @@ use crate::record::{Record, Tag};
 use crate::text::Library;
 
 mod grep;
+mod modify;
 pub mod program;
 mod record_modifier;
 mod rule;
@@ -21,7 +22,7 @@ mod rule;
 mod testing;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND, &record_modifier::KIND];
+pub const KINDS: &[&FilterKind] = &[&grep::KIND, &modify::KIND, &record_modifier::KIND];
 
 /// A row of the table.
 pub struct FilterKind {

@@ -40,11 +40,16 @@ impl Accessor {
             {
                 return Ok(accessor);
             }
-            return Ok(Accessor { key: text.as_bytes().into(), path: Box::default(), rest: Box::default() });
+            return Ok(Accessor::key(text));
         };
         let (mut accessor, rest) = Accessor::token(after)?;
         accessor.rest = rest.into();
         Ok(accessor)
+    }
+
+    /// The key of the record with exactly this name.
+    pub fn key(name: &str) -> Accessor {
+        Accessor { key: name.as_bytes().into(), path: Box::default(), rest: Box::default() }
     }
 
     /// Reads one accessor, without its `$`, from the start of `text`; returns it with what follows it.
