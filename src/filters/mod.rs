@@ -15,14 +15,17 @@ use crate::text::Library;
 
 mod grep;
 mod modify;
+mod nest;
 pub mod program;
 mod record_modifier;
+mod rewrite_tag;
 mod rule;
 #[cfg(test)]
 mod testing;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND, &modify::KIND, &record_modifier::KIND];
+pub const KINDS: &[&FilterKind] =
+    &[&grep::KIND, &modify::KIND, &nest::KIND, &record_modifier::KIND, &rewrite_tag::KIND];
 
 /// A row of the table.
 pub struct FilterKind {

@@ -121,7 +121,7 @@ fn copy_fields(arena: &mut Vec<u8>, list: &mut Vec<Field>, from: &Fields) {
         Field {
             key: span(Place::Arena, base + key.start..base + key.end),
             value: span(Place::Arena, base + value.start..base + value.end),
-            head: head as u8,
+            head: u8::try_from(head).unwrap_or(u8::MAX),
         }
     }));
 }
