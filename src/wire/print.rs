@@ -1,8 +1,8 @@
 //! Values printed for people, as Fluent Bit's standard output prints them: `{"log"=>"text", "n"=>1.500000, "x"=>nil}`.
 //!
 //! Enters: encoded values (validated or not). Leaves: one line of text, unless a string holds line ends: strings stand as
-//! they are, without escapes. Binaries and extensions show bytes outside of printable ASCII as `\xNN`. Can go wrong:
-//! nothing; what cannot be read is left out.
+//! they are, without escapes. Binaries and extensions show quotes as `\"` and bytes outside of printable ASCII as `\xNN`.
+//! Can go wrong: nothing; what cannot be read is left out.
 
 use std::io::Write;
 
@@ -85,10 +85,12 @@ pub fn print_float(out: &mut Vec<u8>, v: f64) {
 fn print_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for b in bytes {
-        if (b' '..=b'~').contains(b) {
-            out.push(*b);
-        } else {
-            let _ = write!(out, "\\x{b:02x}");
+        match b {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b' '..=b'~' => out.push(*b),
+            _ => {
+                let _ = write!(out, "\\x{b:02x}");
+            }
         }
     }
     out.push(b'"');
@@ -125,7 +127,7 @@ mod tests {
             concat!(
                 r#"{1=>"x", nil=>[2, {}], "é"\"#,
                 "\n",
-                r#""=>true, "b"=>"\x00\xffA"\x7f", "f"=>(ext: -3)"\x0aABC", "e"=>(ext: 5)"a"}"#
+                r#""=>true, "b"=>"\x00\xffA\"\x7f", "f"=>(ext: -3)"\x0aABC", "e"=>(ext: 5)"a"}"#
             )
         );
     }
