@@ -14,10 +14,19 @@ use crate::record::{Record, Tag};
 use crate::text::Library;
 
 mod grep;
+mod modify;
+mod nest;
 pub mod program;
+mod record_modifier;
+mod rewrite_tag;
+mod rule;
+mod stdout;
+#[cfg(test)]
+mod testing;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND];
+pub const KINDS: &[&FilterKind] =
+    &[&grep::KIND, &modify::KIND, &nest::KIND, &record_modifier::KIND, &rewrite_tag::KIND, &stdout::KIND];
 
 /// A row of the table.
 pub struct FilterKind {
