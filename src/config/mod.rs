@@ -6,6 +6,7 @@ mod check;
 pub mod classic;
 mod diag;
 mod env;
+mod headers;
 mod kind;
 mod load;
 mod names;
@@ -22,7 +23,7 @@ pub use check::{
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;
 pub use kind::{Key, PluginInfo, Settings, Type};
-pub use load::{load, section};
+pub use load::{load, load_with, section};
 pub use parsers::library;
 pub use section::{Document, Entry, Section, SectionKind};
 pub use service::Service;
