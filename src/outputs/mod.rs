@@ -13,13 +13,15 @@ use std::time::Duration;
 use crate::buffer::Receiver;
 use crate::config::{Diagnostics, PluginInfo, Settings};
 
+mod batch;
+mod drive;
 mod file;
 mod format;
 mod null;
 mod stdout;
 
 /// Every output there is.
-pub const KINDS: &[&OutputKind] = &[&null::KIND];
+pub const KINDS: &[&OutputKind] = &[&file::KIND, &stdout::KIND, &null::KIND];
 
 /// A row of the table.
 pub struct OutputKind {

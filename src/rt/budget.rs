@@ -110,6 +110,11 @@ impl Budget {
         }
     }
 
+    /// How many wait for room.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(SeqCst)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiter>> {
         // The line is whole whenever the lock is free.
         self.0.waiters.lock().unwrap_or_else(PoisonError::into_inner)

@@ -7,3 +7,4 @@ pub mod inflate;
 pub mod json;
 pub mod json_in;
 pub mod msgpack;
+pub mod print;

@@ -29,8 +29,8 @@ const READ: usize = 64 * 1024;
 const QUIET: Duration = Duration::from_millis(200);
 /// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
 const MAX_DUE: usize = 4096;
-/// A stalled partial frame gives up the right to pass the budget after this long, by closing its connection.
-const STALLED: Duration = Duration::from_secs(30);
+/// A frame that stands still within this long gives up its memory, by closing its connection, if others wait for it.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Frames of one flush that wait for the same verdict.
 struct Due {
@@ -171,9 +171,9 @@ impl Connection {
             };
             let may_read = self.due.len() < MAX_DUE;
             let stalled = async {
-                match &self.oversize {
-                    Some(_) => tokio::time::sleep(STALLED).await,
-                    None => std::future::pending().await,
+                match self.buf.is_empty() {
+                    false => tokio::time::sleep(STALLED).await,
+                    true => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -188,6 +188,8 @@ impl Connection {
                                 self.oversize = oversize;
                             }
                             self.buf.reserve(target.saturating_sub(self.buf.len()));
+                            // Growing in place may take more than was asked for.
+                            self.charge.grow_to(self.buf.capacity() as u64);
                         }
                     }
                     match self.conn.try_read(&mut self.buf) {
@@ -215,7 +217,11 @@ impl Connection {
                         return if sending { End::Cut } else { End::Drained };
                     }
                 }
-                () = stalled => return End::Stalled,
+                () = stalled => {
+                    if self.oversize.is_some() || self.cx.budget.waiting() > 0 {
+                        return End::Stalled;
+                    }
+                }
             }
         }
     }
