@@ -4,6 +4,7 @@
 
 mod check;
 pub mod classic;
+mod core_keys;
 mod diag;
 mod env;
 mod headers;
@@ -17,9 +18,8 @@ pub mod value;
 pub mod yaml;
 mod yaml_sections;
 
-pub use check::{
-    CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, TLS_INPUT, check, nearest, unknown_plugin,
-};
+pub use check::{check, nearest, unknown_plugin};
+pub use core_keys::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, TLS_INPUT};
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;
 pub use kind::{Key, PluginInfo, Settings, Type};
