@@ -8,6 +8,7 @@ mod diag;
 mod env;
 mod kind;
 mod load;
+mod multiline;
 mod names;
 mod parsers;
 mod section;

@@ -14,10 +14,12 @@ use crate::record::{Record, Tag};
 use crate::text::Library;
 
 mod grep;
+mod multiline;
 pub mod program;
+mod throttle;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND];
+pub const KINDS: &[&FilterKind] = &[&grep::KIND, &multiline::KIND, &throttle::KIND];
 
 /// A row of the table.
 pub struct FilterKind {

@@ -49,10 +49,8 @@ const GO: &[Row] = &[
 ];
 
 /// Ruby's own report of an exception that nobody caught.
-const RUBY: &[Row] = &[
-    ("start_state", r"^.+:\d+:in .*", "frames"),
-    ("frames", r"^\s+from .*:\d+:in ", "frames"),
-];
+const RUBY: &[Row] =
+    &[("start_state", r"^.+:\d+:in .*", "frames"), ("frames", r"^\s+from .*:\d+:in ", "frames")];
 
 fn rules(rows: &[Row]) -> How {
     How::Rules(rows.iter().map(|(from, pattern, to)| Rule::new(from, pattern, to)).collect())

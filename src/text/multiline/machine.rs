@@ -58,28 +58,18 @@ impl Machine {
     pub(super) fn new(how: &How) -> Result<Machine, SpecError> {
         match how {
             How::Rules(rules) => Machine::of_rules(rules),
-            How::EndsWith { text, negate } => Machine::last(text, false, *negate),
-            How::Equal { text, negate } => Machine::last(text, true, *negate),
+            How::EndsWith { text, negate } => Ok(Machine::last(text, false, *negate)),
+            How::Equal { text, negate } => Ok(Machine::last(text, true, *negate)),
         }
     }
 
-    fn last(text: &str, whole: bool, negate: bool) -> Result<Machine, SpecError> {
-        if text.is_empty() {
-            return Err(error(None, "match_string is missing", "set match_string, or use type regex"));
-        }
-        Ok(Machine::Last { text: text.as_bytes().to_vec(), whole, negate })
+    fn last(text: &str, whole: bool, negate: bool) -> Machine {
+        Machine::Last { text: text.as_bytes().to_vec(), whole, negate }
     }
 
     fn of_rules(rules: &[Rule]) -> Result<Machine, SpecError> {
-        let Some(first) = rules.first() else {
-            return Err(error(
-                None,
-                "invalid mapping rules: there is no rule",
-                format!("add rule \"{START}\" \"/PATTERN/\" \"NEXT_STATE\""),
-            ));
-        };
         let begins = |rule: &Rule| rule.from.iter().any(|s| s == START);
-        if !begins(first) {
+        if rules.first().is_some_and(|first| !begins(first)) {
             return Err(error(
                 Some(0),
                 format!("invalid mapping rules: the first rule must apply in {START}"),
@@ -179,22 +169,24 @@ mod tests {
 
     #[test]
     fn bad_rules_are_named() {
-        let e = rules(&[]).unwrap_err();
-        assert!(e.rule.is_none() && e.message.contains("invalid mapping rules"), "{e}");
         let e = rules(&[("a", "x", "a")]).unwrap_err();
         assert!(e.rule == Some(0) && e.message.contains("start_state"), "{e}");
         let e = rules(&[("start_state", "x", "a"), ("b", "y", "b")]).unwrap_err();
         assert!(e.rule == Some(0) && e.message.contains("\"a\""), "{e}");
-        let e = rules(&[("start_state", "x", "start_state"), ("start_state", "(", "start_state")]).unwrap_err();
+        let e =
+            rules(&[("start_state", "x", "start_state"), ("start_state", "(", "start_state")]).unwrap_err();
         assert!(e.rule == Some(1) && e.message.contains("regular expression"), "{e}");
-        assert!(Machine::new(&How::Equal { text: String::new(), negate: false }).is_err());
     }
 
     #[test]
     fn rules_of_the_state_come_first_and_then_those_that_begin_a_group() {
-        let m =
-            rules(&[("start_state", "^B", "x"), ("x", "^B2", "y"), ("x, y", "^ a", "x"), ("y", "^e", "start_state")])
-                .unwrap();
+        let m = rules(&[
+            ("start_state", "^B", "x"),
+            ("x", "^B2", "y"),
+            ("x, y", "^ a", "x"),
+            ("y", "^e", "start_state"),
+        ])
+        .unwrap();
         let Step::Starts(x) = m.step(None, b"B2") else { panic!() };
         let Step::Continues(y) = m.step(Some(x), b"B2") else { panic!() };
         assert_eq!(m.step(Some(y), b" a"), Step::Continues(x));

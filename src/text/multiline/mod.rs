@@ -13,6 +13,8 @@ mod group;
 mod joiner;
 mod lane;
 mod machine;
+mod named;
+mod parsed;
 mod spec;
 
 pub use builtin::{BUILTIN_NAMES, builtin};

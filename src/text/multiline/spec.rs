@@ -40,7 +40,7 @@ impl Rule {
 /// How it is decided what belongs together.
 #[derive(Clone, Debug)]
 pub enum How {
-    /// `type regex`: a state machine over the lines.
+    /// `type regex`: a state machine over the lines. Without rules nothing is joined.
     Rules(Vec<Rule>),
     /// `type endswith`: a line that ends with the text is the last of its group.
     EndsWith {
