@@ -41,7 +41,7 @@ fn a_refusal_names_file_line_key_and_the_likely_spelling_and_exits_with_2() {
         .unwrap();
     let (code, messages) = check(&conf);
     assert_eq!(code, Some(2), "{messages}");
-    for words in ["wrong.conf:3", "Prot", "port"] {
+    for words in ["wrong.conf:3", "Prot", "Port"] {
         assert!(messages.contains(words), "{words} is not in: {messages}");
     }
 }

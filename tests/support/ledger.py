@@ -1,7 +1,6 @@
 """The router's summary line, and the two sums that must hold in it."""
 import re
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PAIR = re.compile(r"([a-z_]+)=(\S+)")
 
 
@@ -9,18 +8,15 @@ class Ledger:
     """Counters of the summary line: `pipeline` a dict, `outputs` and `filters` dicts of dicts by label."""
 
     def __init__(self, text):
-        lines = [x for x in ANSI.sub("", text).splitlines() if "received=" in x and "routed=" in x]
+        lines = [x for x in text.splitlines() if x.startswith("summary ")]
         assert lines, "the router left no summary line; its last words were:\n" + "\n".join(text.splitlines()[-8:])
-        self.line = lines[-1][lines[-1].index("received="):].rstrip('"')
-        self.pipeline, self.outputs, self.filters = {}, {}, {}
-        for part in self.line.split(" | "):
-            pairs = dict(PAIR.findall(part))
-            if "output" in pairs:
-                self.outputs[pairs.pop("output")] = {k: int(v) for k, v in pairs.items()}
-            elif "filter" in pairs:
-                self.filters[pairs.pop("filter")] = {k: int(v) for k, v in pairs.items()}
-            else:
-                self.pipeline.update((k, int(v)) for k, v in pairs.items() if v.isdigit())
+        self.line, self.outputs, self.filters = lines[-1], {}, {}
+        own, *parts = (dict(PAIR.findall(part)) for part in self.line.split(" | "))
+        self.pipeline = numbers(own)
+        for pairs in parts:
+            kind = "output" if "output" in pairs else "filter"
+            label = pairs.pop(kind)
+            (self.outputs if kind == "output" else self.filters)[label] = numbers(pairs)
 
     def __getitem__(self, key):
         return self.pipeline[key]
@@ -41,3 +37,7 @@ class Ledger:
     def lost(self):
         """Records that outputs gave up."""
         return sum(v for o in self.outputs.values() for k, v in o.items() if k.startswith("dropped"))
+
+
+def numbers(pairs):
+    return {key: int(value) for key, value in pairs.items()}
