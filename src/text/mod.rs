@@ -3,11 +3,12 @@
 
 mod accessor;
 mod library;
-mod multiline;
+pub mod multiline;
 pub mod number;
 mod parser;
 mod pattern;
 mod regex;
+mod template;
 mod timefmt;
 
 pub use accessor::Accessor;
@@ -16,4 +17,5 @@ pub use multiline::MultilineParser;
 pub use parser::{Decoder, FieldType, Parser, ParserSpec, boolean};
 pub use pattern::TagPattern;
 pub use regex::{Groups, Regex};
+pub use template::Template;
 pub use timefmt::{TimeFormat, Zone};
