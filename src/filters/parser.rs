@@ -18,9 +18,17 @@ pub(super) const KIND: FilterKind = FilterKind {
         aliases: &[],
         summary: "Parse the text of a field into fields.",
         keys: &[
-            Key::new("key_name", Type::Str, "the field with the text, a key or an accessor: log, $log['text']"),
-            Key::new("parser", Type::Str, "name of a parser; of several the first that takes the text counts")
-                .multi(),
+            Key::new(
+                "key_name",
+                Type::Str,
+                "the field with the text, a key or an accessor: log, $log['text']",
+            ),
+            Key::new(
+                "parser",
+                Type::Str,
+                "name of a parser; of several the first that takes the text counts",
+            )
+            .multi(),
             Key::new("preserve_key", Type::Bool, "keep the field itself").default("off"),
             Key::new("reserve_data", Type::Bool, "keep the other fields").default("off"),
             Key::new("unescape_key", Type::Str, "accepted, without effect"),
@@ -93,7 +101,11 @@ fn parsers(s: &Settings, library: &Library, diags: &mut Diagnostics) -> Option<V
         if found.is_empty() {
             diags.error_hint(Some(&entry.pos), message, which(&entry.value, library));
         } else {
-            diags.strict(Some(&entry.pos), message, format!("it is left out; {}", which(&entry.value, library)));
+            diags.strict(
+                Some(&entry.pos),
+                message,
+                format!("it is left out; {}", which(&entry.value, library)),
+            );
         }
     }
     (!found.is_empty()).then_some(found)
@@ -151,5 +163,143 @@ impl Filter for ParserFilter {
             record.set_time(time);
         }
         Verdict::Keep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::{apply_entry, build_with, map, packed};
+    use crate::config::Level;
+    use crate::record::Time;
+    use crate::text::{Library, Parser, ParserSpec, TimeFormat};
+    use crate::wire::entry::{self, TimeForm};
+
+    fn library() -> Library {
+        let mut library = Library::default();
+        let spec = |name: &str, format: &str| ParserSpec {
+            name: name.to_owned(),
+            format: format.to_owned(),
+            ..ParserSpec::default()
+        };
+        let time_format = Some(TimeFormat::new("%s.%L").unwrap());
+        let regex = Some(r#"^(?<ip>[^ ]+) "(?<verb>\S+)"$"#.to_owned());
+        for spec in [
+            spec("j", "json"),
+            ParserSpec { time_format, time_key: "ts".to_owned(), ..spec("kv", "logfmt") },
+            ParserSpec { regex, ..spec("access", "regex") },
+        ] {
+            library.parsers.insert(spec.name.clone(), Arc::new(Parser::new(spec).unwrap()));
+        }
+        library
+    }
+
+    /// The record after the filter, and its time when that is another one.
+    fn run(lines: &[&str], record: &str) -> (String, Option<Time>) {
+        let (filter, found) = build_with(&library(), "parser", lines);
+        assert!(found.is_empty(), "{found:?}");
+        let (_, _, out) = apply_entry(filter.unwrap().as_ref(), &packed(record), true);
+        let TimeForm::At(time) = entry::read(&out, 0).unwrap().unwrap().time else { panic!("no time") };
+        (map(&out), Some(time).filter(|t| *t != Time::new(1_760_000_000, 0)))
+    }
+
+    #[track_caller]
+    fn check(lines: &[&str], rows: &[(&str, &str)]) {
+        for (record, want) in rows {
+            assert_eq!(run(lines, record), ((*want).to_owned(), None), "{lines:?} on {record}");
+        }
+    }
+
+    const JSON: &str = r#"{"first":1,"log":"{\"a\":1,\"first\":\"parsed\"}","last":2}"#;
+
+    #[test]
+    fn reserve_data_and_preserve_key_in_all_four_combinations() {
+        let base = ["Key_Name log", "Parser j"];
+        for (more, want) in [
+            (&["Reserve_Data off", "Preserve_Key off"][..], r#"{"a"=>1, "first"=>"parsed"}"#),
+            (&["Reserve_Data on"], r#"{"a"=>1, "first"=>1, "last"=>2}"#),
+            (&["Preserve_Key on"], r#"{"a"=>1, "first"=>"parsed", "log"=>"{"a":1,"first":"parsed"}"}"#),
+            (
+                &["Reserve_Data on", "Preserve_Key on"],
+                r#"{"a"=>1, "first"=>1, "log"=>"{"a":1,"first":"parsed"}", "last"=>2}"#,
+            ),
+        ] {
+            check(
+                &[&base[..], more].concat(),
+                &[(JSON, want), (r#"{"log":"no json"}"#, r#"{"log"=>"no json"}"#)],
+            );
+        }
+        let record = r#"{"log":"{\"log\":\"new\"}","q":1}"#;
+        check(&["Key_Name log", "Parser j", "Reserve_Data on"], &[(record, r#"{"log"=>"new", "q"=>1}"#)]);
+    }
+
+    #[test]
+    fn a_record_without_a_text_that_fits_stays_as_it_is() {
+        check(
+            &["Key_Name log", "Parser j"],
+            &[
+                (r#"{"log":"{\"cut\":","src":"c"}"#, r#"{"log"=>"{"cut":", "src"=>"c"}"#),
+                (r#"{"other":1}"#, r#"{"other"=>1}"#),
+                (r#"{"log":5}"#, r#"{"log"=>5}"#),
+                (r#"{"LOG":"{}"}"#, r#"{"LOG"=>"{}"}"#),
+                (r#"{"log":"  {\"a\":1}","src":"g"}"#, r#"{"a"=>1}"#),
+                (r#"{"log":{"$bin":"{\"a\":1}"}}"#, r#"{"a"=>1}"#),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_accessor_reaches_into_the_record_and_keeps_its_source() {
+        let record = r#"{"x":1,"k":{"log":"{\"n\":5}"}}"#;
+        let base = ["Key_Name $k['log']", "Parser j"];
+        check(&base, &[(record, r#"{"n"=>5}"#)]);
+        check(&[base[0], base[1], "Preserve_Key on"], &[(record, r#"{"n"=>5}"#)]);
+        let want = r#"{"n"=>5, "x"=>1, "k"=>{"log"=>"{"n":5}"}}"#;
+        check(&[base[0], base[1], "Reserve_Data on"], &[(record, want)]);
+        // Without a dollar it is a key as it stands.
+        check(
+            &["Key_Name a.b", "Parser j"],
+            &[(r#"{"a.b":"{\"x\":1}"}"#, r#"{"x"=>1}"#), (r#"{"a":{"b":"{}"}}"#, r#"{"a"=>{"b"=>"{}"}}"#)],
+        );
+    }
+
+    #[test]
+    fn the_first_parser_that_takes_the_text_counts_and_gives_the_time() {
+        let lines = ["Key_Name log", "Parser access", "Parser j", "Parser kv"];
+        check(
+            &lines,
+            &[
+                (r#"{"log":"10.0.0.7 \"GET\""}"#, r#"{"ip"=>"10.0.0.7", "verb"=>"GET"}"#),
+                (r#"{"log":"{\"a\":1}"}"#, r#"{"a"=>1}"#),
+            ],
+        );
+        let (record, time) = run(&lines, r#"{"log":"level=info ts=1741064767.250"}"#);
+        assert_eq!(
+            (record.as_str(), time),
+            (r#"{"level"=>"info"}"#, Some(Time::new(1_741_064_767, 250_000_000)))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_names_that_there_are() {
+        for (lines, level, words) in [
+            (&["Parser j"][..], Level::Error, "[FILTER] parser needs Key_Name"),
+            (&["Key_Name log"], Level::Error, "[FILTER] parser needs a Parser"),
+            (
+                &["Key_Name log", "Parser nowhere"],
+                Level::Error,
+                "parser \"nowhere\" of [FILTER] parser is not defined; defined are access, j, kv",
+            ),
+            (&["Key_Name log", "Parser acces"], Level::Error, "did you mean \"access\"?"),
+            (&["Key_Name log", "Parser j", "Parser nowhere"], Level::Strict, "it is left out"),
+            (&["Key_Name log", "Parser j", "Unescape_Key on"], Level::Warning, "no effect"),
+        ] {
+            let (_, found) = build_with(&library(), "parser", lines);
+            let [(got, text)] = found.as_slice() else { panic!("{lines:?}: {found:?}") };
+            assert!(*got == level && text.contains(words), "{found:?}");
+        }
+        let (_, found) = build_with(&Library::default(), "parser", &["Key_Name log", "Parser j"]);
+        assert!(found[0].1.contains("no parser is defined: name their file by Parsers_File"), "{found:?}");
     }
 }
