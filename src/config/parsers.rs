@@ -178,10 +178,27 @@ impl<'a> Reader<'a> {
             // Fluent Bit asks the system first.
             _ if system => return Some(Zone::system()),
             (Some(entry), _) => (entry, Zone::named(&entry.value)),
-            (None, Some(entry)) => (entry, Zone::offset(&entry.value)),
+            (None, Some(entry)) => (entry, self.offset(entry)),
             (None, None) => return Some(Zone::Utc),
         };
         zone.map_err(|e| self.error(Some(entry), format_args!("bad {}: {e}", entry.written))).ok()
+    }
+
+    /// Fluent Bit looks at the beginning only.
+    fn offset(&mut self, entry: &Entry) -> Result<Zone, String> {
+        let whole = Zone::offset(&entry.value);
+        let beginning = [5, 6].into_iter().filter_map(|n| entry.value.get(..n));
+        match beginning.filter_map(|t| Some((t, Zone::offset(t).ok()?))).next_back() {
+            Some((text, zone)) if whole.is_err() => {
+                self.strict(
+                    entry,
+                    format_args!("bad {} \"{}\"", entry.written, entry.value),
+                    format!("what follows \"{text}\" is passed over"),
+                );
+                Ok(zone)
+            }
+            _ => whole,
+        }
     }
 
     /// `Types code:integer ratio:float`.
@@ -205,6 +222,16 @@ impl<'a> Reader<'a> {
     fn decoders(&mut self) -> Vec<Decoder> {
         let mut decoders = Vec::new();
         for entry in self.section.entries.iter().filter(|e| e.key.starts_with("decode_field")) {
+            let next = entry.value.split_ascii_whitespace().nth(2);
+            if let Some(word) =
+                next.filter(|w| !["try_next", "do_next"].contains(&w.to_ascii_lowercase().as_str()))
+            {
+                self.strict(
+                    entry,
+                    format_args!("bad word \"{word}\" in {}", entry.written),
+                    "it is passed over; write try_next or do_next",
+                );
+            }
             match Decoder::new(&entry.value, entry.key == "decode_field_as") {
                 Ok(decoder) => decoders.push(decoder),
                 Err(e) => {
@@ -298,6 +325,8 @@ mod tests {
             ("Time_Kepp on", "unknown key \"Time_Kepp\"; it is passed over; did you mean \"time_keep\"?"),
             ("Time_Keep maybe", "bad value \"maybe\" of \"Time_Keep\""),
             ("Types a:int", "bad type \"a:int\"; the field stays text"),
+            ("Decode_Field_As json log later", "bad word \"later\" in Decode_Field_As"),
+            ("Time_Offset +0530x", "what follows \"+0530\" is passed over"),
             ("Decode_Field_As nope log", "bad Decode_Field_As: \"nope\" is no decoder"),
         ] {
             let library =

@@ -81,51 +81,40 @@ const ORDER: [(&str, From); 4] =
 
 fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Arc<dyn Filter>> {
     let mut rules = Vec::new();
-    let mut refused = false;
     for (key, from) in ORDER {
         for entry in s.all(key).filter(|e| !e.value.is_empty()) {
             let words = value::words(&entry.value);
+            // Another number of words has been reported by the check of the section.
             let [field, target, ty] = words.as_slice() else { continue };
-            let Some(to) = To::from_word(ty) else {
-                diags.strict(
+            match rule(from, field, target, ty) {
+                Ok(rule) => rules.push(rule),
+                Err(e) => diags.strict(
                     Some(&entry.pos),
-                    format!("unknown type \"{ty}\" in [FILTER] type_converter"),
-                    "the rule is left out; write string, int, uint, float, hex or bool",
-                );
-                continue;
-            };
-            if !converts(from, to) {
-                diags.strict(
-                    Some(&entry.pos),
-                    format!("{} of [FILTER] type_converter cannot make {ty}", entry.written),
-                    "the rule never applies",
-                );
-                continue;
-            }
-            match Accessor::field(field) {
-                Ok(source) => rules.push(Rule { from, source, target: target.as_bytes().to_vec(), to }),
-                Err(e) => {
-                    refused = true;
-                    diags.error(
-                        Some(&entry.pos),
-                        format!("bad field \"{field}\" in [FILTER] type_converter: {e}"),
-                    );
-                }
+                    format!("{} of [FILTER] type_converter: {e}", entry.written),
+                    "the rule is left out",
+                ),
             }
         }
     }
-    if refused {
-        return None;
-    }
-    if !s.entries().iter().any(|e| ORDER.iter().any(|(key, _)| e.key == *key)) {
+    if rules.is_empty() {
         diags.error_hint(
             Some(s.pos()),
-            "[FILTER] type_converter has no rule",
+            "[FILTER] type_converter has no rule that can be used",
             "add one: str_key FROM TO int",
         );
         return None;
     }
     Some(Arc::new(TypeConverter { rules }))
+}
+
+fn rule(from: From, field: &str, target: &str, ty: &str) -> Result<Rule, String> {
+    let to = To::from_word(ty)
+        .ok_or_else(|| format!("unknown type \"{ty}\"; write string, int, uint, float, hex or bool"))?;
+    if !converts(from, to) {
+        return Err(format!("it cannot make {ty}"));
+    }
+    let source = Accessor::field(field).map_err(|e| format!("bad field \"{field}\": {e}"))?;
+    Ok(Rule { from, source, target: target.as_bytes().to_vec(), to })
 }
 
 /// What Fluent Bit can convert.
@@ -303,12 +292,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let none = findings("type_converter", &[], Level::Error);
-        assert!(none[0].contains("has no rule"), "{none:?}");
+        assert!(none[0].contains("has no rule that can be used"), "{none:?}");
         let two = findings("type_converter", &["str_key a b"], Level::Error);
         assert_eq!(two.len(), 1);
         for (line, words) in [
-            ("str_key a b integer", "unknown type \"integer\""),
-            ("int_key a b hex", "int_key of [FILTER] type_converter cannot make hex"),
+            ("str_key a b integer", "str_key of [FILTER] type_converter: unknown type \"integer\""),
+            ("int_key a b hex", "int_key of [FILTER] type_converter: it cannot make hex"),
+            ("str_key a b int x", "takes 3 words, not more"),
         ] {
             let found = findings("type_converter", &[line, "str_key a c int"], Level::Strict);
             assert!(found[0].contains(words), "{found:?}");

@@ -567,7 +567,7 @@ mod tests {
         let whole = r#" {"a":[1.5e+3,true,null,"x\n\ud83d\ude00\"y"],"b":false}"#;
         for n in 0..whole.len() {
             let got = value_into(&whole.as_bytes()[..n], &mut Vec::new());
-            assert_eq!(got, Err(Error::Incomplete), "{}", &whole[..n]);
+            assert_eq!(got, Err(Error::Incomplete), "{n} bytes");
         }
         let two = format!("{whole}{whole}");
         assert_eq!(value_into(two.as_bytes(), &mut Vec::new()), Ok(whole.len()));

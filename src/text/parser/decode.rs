@@ -41,7 +41,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// From `json log`, `escaped log do_next`: a decoder, a field, when to go on. `in_place`: `Decode_Field_As`.
+    /// From `json log`, `escaped log do_next`: a decoder, a field, when to go on (other words: never). `in_place`:
+    /// `Decode_Field_As`.
     ///
     /// # Errors
     /// Says what is wrong with it; Fluent Bit goes on without the line.
@@ -65,10 +66,9 @@ impl Decoder {
             return Err("Decode_Field takes only json; write Decode_Field_As".to_owned());
         }
         let next = match words.next().map(str::to_ascii_lowercase).as_deref() {
-            None => Next::Never,
             Some("try_next") => Next::AfterFailure,
             Some("do_next") => Next::AfterSuccess,
-            Some(other) => return Err(format!("\"{other}\" is not known; write try_next or do_next")),
+            _ => Next::Never,
         };
         Ok(Decoder { kind, field: field.into(), in_place, next })
     }

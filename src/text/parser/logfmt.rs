@@ -70,7 +70,8 @@ impl<'t> Iterator for Pairs<'t> {
             },
             _ => (Value::Bare, rest),
         };
-        self.rest = rest;
+        // A line that ends just after a pair is the last one.
+        self.rest = if matches!(rest, [b'\n', ..] | [b'\r', b'\n', ..]) { &[] } else { rest };
         Some((key, value))
     }
 }
@@ -131,6 +132,8 @@ mod tests {
         check(r#"a="\n\t\u00e9\x41\\ \q" é=x\ny"#, &[("a", "\n\té\u{41}\\ q"), ("é", r"x\ny")]);
         check(r#"a="x\"y\\" b"#, &[("a", r#"x"y\"#), ("b", "BARE")]);
         check("path=/a?x&y", &[("path", "/a?x&y")]);
+        check("\na=1\nb=2", &[("a", "1")]);
+        check("a=\r\nb=2", &[("a", "MISSING")]);
         check("  ", &[]);
     }
 

@@ -8,8 +8,8 @@
 //! the end of its group, alternatives included; groups without a name do not count beside named ones; names may repeat;
 //! `{,n}`; `{n}?` is no lazy quantifier and `{n}+` no possessive one.
 //!
-//! `.*` and `[^ ]*` run on bytes: that is faster, and invalid UTF-8 passes. It finds the same as with characters: such a
-//! set takes every byte outside of ASCII, and what comes after it can begin only where a character begins.
+//! `.*` and `[^ ]*` run on bytes: invalid UTF-8 passes, and the automaton is small. It finds the same as with characters:
+//! such a set takes every byte outside of ASCII, and what comes after it can begin only where a character begins.
 
 use super::set::{self, Set};
 

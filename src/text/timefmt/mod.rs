@@ -6,7 +6,7 @@
 //! Specifiers: `%Y %y %C %m %b %B %h %d %e %j %H %k %I %l %M %S %p %L %s %z %Z %a %A %D %F %T %R %r %c %x %X %n %t %%`, and
 //! `%u %w %U %W %V %G %g`, which are read and not used. A blank stands for any run of blanks, none included. Text after
 //! a full match is ignored. `%L` is a fraction of up to nine digits. `%z` and `%Z` take `+hh`, `+hhmm`, `+hh:mm`, `Z` and
-//! the usual abbreviations. Without a year it is that of `now`; without a date as well, its date.
+//! the usual abbreviations. A `Z` just after `%S` or `%L` means UTC. Without a year it is that of `now`; without a date as well, its date.
 
 mod zone;
 
@@ -51,6 +51,8 @@ enum Item {
     Fraction,
     Epoch,
     Zone,
+    /// A `Z` of the format itself.
+    Zulu,
 }
 
 /// A number of limited digits.
@@ -138,6 +140,12 @@ impl TimeFormat {
 fn compile(format: &str, items: &mut Vec<Item>) -> Result<(), String> {
     let mut bytes = format.bytes();
     while let Some(byte) = bytes.next() {
+        if byte == b'Z'
+            && matches!(items.last(), Some(Item::Fraction | Item::Number(Number { part: Part::Second, .. })))
+        {
+            items.push(Item::Zulu);
+            continue;
+        }
         if byte != b'%' {
             items.push(if byte.is_ascii_whitespace() { Item::Blanks } else { Item::Byte(byte) });
             continue;
@@ -251,6 +259,10 @@ impl Reader<'_> {
             Item::Epoch => {
                 let (value, _) = self.digits(18)?;
                 self.parts.epoch = Some(value as i64);
+            }
+            Item::Zulu => {
+                self.text = self.text.strip_prefix(b"Z")?;
+                self.parts.offset = Some(0);
             }
             Item::Zone => {
                 let (offset, rest) = zone::read(self.text.trim_ascii_start())?;

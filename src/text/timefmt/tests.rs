@@ -204,6 +204,11 @@ fn zones_of_the_parser_count_where_the_text_has_none() {
         assert_eq!(local(&york, text), Some(want), "{text}");
     }
     assert_eq!(read_in(&york, "%F %T %z", "2025-01-04 05:06:07 +0300"), Some(1_735_956_367.0));
+    // A Z after the seconds is a zone of the text.
+    for format in ["%F %TZ", "%F %T.%LZ"] {
+        let text = if format.contains('L') { "2025-01-04 05:06:07.5Z" } else { "2025-01-04 05:06:07Z" };
+        assert_eq!(read_in(&york, format, text).map(f64::trunc), Some(1_735_967_167.0), "{format}");
+    }
     for bad in ["+02", "0200", "UTC", "EST", "", "+0530x"] {
         assert!(Zone::offset(bad).unwrap_err().contains("write it as +0900"), "{bad}");
     }
