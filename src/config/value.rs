@@ -41,7 +41,7 @@ pub fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number.parse::<f64>().ok()? * factor;
-    (bytes >= 0.0 && bytes < 9e18).then_some(bytes as u64)
+    (0.0..9e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// Seconds with an optional unit: `10`, `10s`, `5m`, `2h`, `1d`. Decimals are cut off.
