@@ -17,6 +17,8 @@ mod grep;
 mod modify;
 mod nest;
 pub mod program;
+#[cfg(test)]
+mod properties;
 mod record_modifier;
 mod rewrite_tag;
 mod rule;
