@@ -2,103 +2,12 @@
 //!
 //! Enters: a section. Leaves: [`Settings`], or errors with file, line, key and the nearest right spelling.
 
+use super::core_keys::{self, Verdict};
 use super::diag::Diagnostics;
 use super::kind::{Key, PluginInfo, Settings, Type};
 use super::section::{Entry, Section, SectionKind};
 use super::{names, value};
-
-const LATER: &str = "accepted; no effect yet";
-
-/// Keys every input takes (Fluent Bit's common input keys).
-pub const CORE_INPUT: &[Key] = &[
-    Key::new("name", Type::Str, "the plugin"),
-    Key::new("tag", Type::Str, "tag of the records; the instance name (tcp.0) when it is not set"),
-    Key::new("alias", Type::Str, "name for logs and counters"),
-    Key::new("mem_buf_limit", Type::Size, "most bytes of this input inside; above it the source is not read")
-        .default("0"),
-    Key::new("log_level", Type::Str, LATER),
-    Key::new("log_suppress_interval", Type::Str, LATER),
-    Key::new("routable", Type::Bool, LATER),
-    Key::new("storage.type", Type::Str, LATER),
-    Key::new("storage.pause_on_chunks_overlimit", Type::Bool, LATER),
-    Key::new("threaded", Type::Bool, "accepted; inputs share the data threads"),
-    Key::new("thread.ring_buffer.capacity", Type::Str, LATER),
-    Key::new("thread.ring_buffer.window", Type::Str, LATER),
-    Key::new("workers", Type::Int, "accepted; inputs share the data threads"),
-];
-
-/// Keys every filter takes.
-pub const CORE_FILTER: &[Key] = &[
-    Key::new("name", Type::Str, "the plugin"),
-    Key::new("match", Type::Str, "tags it applies to; * stands for any run"),
-    Key::new(
-        "match_regex",
-        Type::Str,
-        "tags it applies to, by a pattern anchored at their start; either is enough",
-    ),
-    Key::new("alias", Type::Str, "name for logs and counters"),
-    Key::new("log_level", Type::Str, LATER),
-    Key::new("log_suppress_interval", Type::Str, LATER),
-];
-
-/// Keys every output takes.
-pub const CORE_OUTPUT: &[Key] = &[
-    Key::new("name", Type::Str, "the plugin"),
-    Key::new("match", Type::Str, "tags it takes; * stands for any run"),
-    Key::new(
-        "match_regex",
-        Type::Str,
-        "tags it takes, by a pattern anchored at their start; either is enough",
-    ),
-    Key::new("alias", Type::Str, "name for logs and counters"),
-    Key::new("log_level", Type::Str, LATER),
-    Key::new("log_suppress_interval", Type::Str, LATER),
-    Key::new(
-        "retry_limit",
-        Type::Str,
-        "accepted; without it an output never gives up, and file, stdout and null never do",
-    ),
-    Key::new("workers", Type::Int, "accepted; every output is a task of its own"),
-    Key::new("storage.total_limit_size", Type::Str, LATER),
-];
-
-/// Keys of inputs that listen on the network.
-pub const NET_INPUT: &[Key] = &[
-    Key::new("listen", Type::Str, "address to listen on").default("0.0.0.0"),
-    Key::new("host", Type::Str, LATER),
-    Key::new("ipv6", Type::Bool, LATER),
-    Key::new("net.share_port", Type::Bool, LATER),
-    Key::new("net.backlog", Type::Int, LATER),
-    Key::new("net.io_timeout", Type::Time, LATER),
-    Key::new("net.accept_timeout", Type::Time, LATER),
-    Key::new("net.accept_timeout_log_error", Type::Bool, LATER),
-    Key::new("net.keepalive", Type::Bool, LATER),
-];
-
-/// TLS keys of inputs.
-pub const TLS_INPUT: &[Key] = &[
-    Key::new("tls", Type::Bool, "TLS on the listener").default("off"),
-    Key::new("tls.crt_file", Type::Str, "certificate chain, PEM"),
-    Key::new("tls.key_file", Type::Str, "its key, PEM"),
-    Key::new("tls.ca_file", Type::Str, "who signs clients' certificates, PEM"),
-    Key::new("tls.verify_client_cert", Type::Bool, "ask clients for a certificate").default("off"),
-    Key::new("tls.min_version", Type::Str, "TLSv1.2 or TLSv1.3"),
-    Key::new("tls.max_version", Type::Str, "TLSv1.2 or TLSv1.3"),
-    Key::new("tls.verify", Type::Bool, "accepted; a server verifies clients by tls.verify_client_cert"),
-    Key::new("tls.verify_hostname", Type::Bool, LATER),
-    Key::new("tls.debug", Type::Int, LATER),
-    Key::new("tls.vhost", Type::Str, LATER),
-];
-
-/// Keys of multiline parsers, filters and the like that name emitters; rewriting happens in line here.
-pub const EMITTER: &[Key] = &[
-    Key::new("emitter_name", Type::Str, "accepted; records re-enter the chain in line, there is no emitter"),
-    Key::new(
-        "emitter_storage.type",
-        Type::Str,
-        "accepted; records re-enter the chain in line, there is no emitter",
-    ),
-];
+use crate::text::Regex;
 
 /// Checks keys and values. `None` after an error.
 pub fn check(
@@ -109,55 +18,139 @@ pub fn check(
     diags: &mut Diagnostics,
 ) -> Option<Settings> {
     let title = format!("{} {}", section.kind.title(), info.name);
+    let mut kept = Section { entries: Vec::with_capacity(section.entries.len()), ..section.clone() };
     let mut good = true;
-    let mut seen: Vec<&str> = Vec::new();
     for entry in &section.entries {
-        let own = info.all_keys().find(|k| k.name == entry.key);
-        let Some(key) = own.or_else(|| core.iter().find(|k| k.name == entry.key)) else {
+        let own = info.all_keys().find(|k| k.is(&entry.key));
+        // What the core knows, the core judges, also where a plugin lists it to give it a default.
+        let of_core = core.iter().find(|k| k.is(&entry.key));
+        let Some(key) = of_core.or(own) else {
             unknown_key(entry, &title, info, core, diags);
             good = false;
             continue;
         };
-        if seen.contains(&entry.key.as_str()) && !key.multi {
-            if own.is_some() {
-                diags.error_hint(
-                    Some(&entry.pos),
-                    format!("key \"{}\" of {title} is set twice", entry.written),
-                    "it takes one value: remove a line",
-                );
-                good = false;
-            } else {
-                diags.strict(
-                    Some(&entry.pos),
-                    format!("key \"{}\" of {title} is set twice", entry.written),
-                    "the last one counts",
-                );
+        let again = !key.multi && kept.entries.iter().any(|e| e.key == entry.key);
+        let checked = if of_core.is_some() {
+            if again {
+                let message = format!("key \"{}\" of {title} is set twice", entry.written);
+                diags.strict(Some(&entry.pos), message, "the last one counts");
             }
-        }
-        seen.push(&entry.key);
-        // An empty value (an unset variable) leaves the key as if it were not set.
-        if !entry.value.is_empty()
-            && let Err(wanted) = fits(key.ty, &entry.value)
-        {
-            diags.error_hint(
-                Some(&entry.pos),
-                format!("bad value \"{}\" of \"{}\" in {title}", entry.value, entry.written),
-                wanted,
-            );
-            good = false;
+            core_entry(key, own.is_some(), section.kind, entry, &title, diags)
+        } else if again {
+            let message = format!("key \"{}\" of {title} is set twice", entry.written);
+            diags.error_hint(Some(&entry.pos), message, "it takes one value: remove a line");
+            None
+        } else {
+            own_entry(key, section.kind, entry, &title, diags)
+        };
+        match checked {
+            Some(Checked::Keep(entry)) => kept.entries.push(entry),
+            Some(Checked::Leave) => {}
+            None => good = false,
         }
     }
-    good &= matched(section, &title, diags);
-    good.then(|| Settings::new(instance, info, core, section.clone()))
+    good &= matched(&kept, &title, diags);
+    good.then(|| Settings::new(instance, info, core, kept))
 }
 
-/// A filter without a Match is refused; an output without one gets nothing (but see the pipeline for one-to-one).
+/// An entry that is not refused.
+enum Checked {
+    Keep(Entry),
+    /// It counts as if it were not there.
+    Leave,
+}
+
+/// A key of the core. `None` after an error.
+fn core_entry(
+    key: &Key,
+    has: bool,
+    kind: SectionKind,
+    entry: &Entry,
+    title: &str,
+    diags: &mut Diagnostics,
+) -> Option<Checked> {
+    let bad = format!("bad value \"{}\" of \"{}\" in {title}", entry.value, entry.written);
+    if entry.value.is_empty() {
+        if core_keys::may_be_empty(kind, key.name) {
+            return Some(Checked::Keep(entry.clone()));
+        }
+        let message = format!("key \"{}\" of {title} has an empty value", entry.written);
+        diags.error_hint(
+            Some(&entry.pos),
+            message,
+            "give it a value (is a variable unset?) or remove the line",
+        );
+        return None;
+    }
+    if key.name == "tls" && value::boolean(&entry.value) == Some(true) && !has {
+        diags.error_hint(Some(&entry.pos), format!("{title} does not support TLS"), "remove tls on");
+        return None;
+    }
+    match core_keys::judge(key, &entry.value) {
+        Verdict::Good => Some(Checked::Keep(entry.clone())),
+        Verdict::Refused(hint) => {
+            diags.error_hint(Some(&entry.pos), bad, hint);
+            None
+        }
+        Verdict::Taken(value, does) => {
+            diags.strict(Some(&entry.pos), bad, does);
+            Some(Checked::Keep(Entry { value, ..entry.clone() }))
+        }
+        Verdict::PassedOver => {
+            diags.strict(Some(&entry.pos), bad, "it is passed over, the default counts");
+            Some(Checked::Leave)
+        }
+    }
+}
+
+/// A key of the plugin's own. `None` after an error.
+fn own_entry(
+    key: &Key,
+    kind: SectionKind,
+    entry: &Entry,
+    title: &str,
+    diags: &mut Diagnostics,
+) -> Option<Checked> {
+    // In inputs and outputs an empty value (an unset variable) leaves the key as if it were not set.
+    if entry.value.is_empty() && kind != SectionKind::Filter {
+        return Some(Checked::Keep(entry.clone()));
+    }
+    if let Err(wanted) = fits(key.ty, &entry.value) {
+        let message = format!("bad value \"{}\" of \"{}\" in {title}", entry.value, entry.written);
+        diags.error_hint(Some(&entry.pos), message, wanted);
+        return None;
+    }
+    if let Type::Words(n) = key.ty
+        && value::words(&entry.value).len() > n
+    {
+        let message = format!("\"{}\" of {title} takes {n} words, not more: {}", entry.written, entry.value);
+        diags.strict(Some(&entry.pos), message, "put double quotes around one that holds spaces");
+    }
+    Some(Checked::Keep(entry.clone()))
+}
+
+/// A filter without a Match is refused, as in Fluent Bit; what outputs get, the whole document shows.
 fn matched(section: &Section, title: &str, diags: &mut Diagnostics) -> bool {
-    let has = ["match", "match_regex"].iter().any(|k| section.last(k).is_some_and(|e| !e.value.is_empty()));
-    match section.kind {
-        SectionKind::Filter if !has => {
-            diags.error_hint(Some(&section.pos), format!("{title} has no Match"), "say which tags: Match *");
+    if section.kind != SectionKind::Filter {
+        return true;
+    }
+    let (plain, regex) = (section.last("match"), section.last("match_regex"));
+    let hint = "say which tags: Match *";
+    match (plain, regex) {
+        (None, None) => {
+            diags.error_hint(Some(&section.pos), format!("{title} has no Match"), hint);
             false
+        }
+        (None, Some(entry)) if Regex::new(&entry.value).is_err() => {
+            let message =
+                format!("{title} has no Match and its Match_Regex \"{}\" is no pattern", entry.value);
+            diags.error_hint(Some(&entry.pos), message, hint);
+            false
+        }
+        (Some(entry), None) | (None, Some(entry)) if entry.value.is_empty() => {
+            let message = format!("{} of {title} is empty", entry.written);
+            diags.strict(Some(&entry.pos), message, "the filter applies to nothing");
+            true
         }
         _ => true,
     }
@@ -166,12 +159,11 @@ fn matched(section: &Section, title: &str, diags: &mut Diagnostics) -> bool {
 fn unknown_key(entry: &Entry, title: &str, info: &PluginInfo, core: &[Key], diags: &mut Diagnostics) {
     let own: Vec<&str> = info.all_keys().map(|k| k.name).collect();
     let hint = match nearest(&entry.key, own.iter().copied().chain(core.iter().map(|k| k.name))) {
+        _ if entry.key.starts_with('@') => "a directive begins in the first column".to_owned(),
+        _ if entry.key.contains('\t') => "separate key and value by a space, not by a tab".to_owned(),
         Some(meant) => format!("did you mean \"{}\"?", capital(meant)),
         None if own.is_empty() => "the plugin has no keys of its own".to_owned(),
-        None => format!(
-            "its keys are {}",
-            info.keys.iter().map(|k| capital(k.name)).collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("its keys are {}", own.iter().map(|k| capital(k)).collect::<Vec<_>>().join(", ")),
     };
     diags.error_hint(Some(&entry.pos), format!("unknown key \"{}\" in {title}", entry.written), hint);
 }
@@ -196,7 +188,7 @@ fn fits(ty: Type, text: &str) -> Result<(), String> {
         Type::Float => value::float(text).is_some(),
         Type::Size => value::size(text).is_some(),
         Type::Time => value::time(text).is_some(),
-        Type::Words(n) => value::words(text).len() == n,
+        Type::Words(n) => value::words(text).len() >= n,
     };
     if good {
         return Ok(());
@@ -205,12 +197,9 @@ fn fits(ty: Type, text: &str) -> Result<(), String> {
         Type::Bool => "use on or off".to_owned(),
         Type::Int => "use a whole number".to_owned(),
         Type::Float => "use a number".to_owned(),
-        Type::Size if text.to_ascii_lowercase().contains("ib") => {
-            "sizes are decimal: use K, M or G (KB, MB, GB), not KiB".to_owned()
-        }
-        Type::Size => "use bytes, or a number with K, M or G".to_owned(),
+        Type::Size => core_keys::SIZE_HINT.to_owned(),
         Type::Time => "use seconds, or a number with s, m, h or d".to_owned(),
-        Type::Words(n) => format!("it takes exactly {n} words; quote a longer one with \"\""),
+        Type::Words(n) => format!("it takes {n} words; put double quotes around one that holds spaces"),
         Type::Str | Type::List | Type::Regex => String::new(),
     })
 }
@@ -274,6 +263,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, TLS_INPUT};
 
     const INFO: PluginInfo = PluginInfo {
         name: "probe",
@@ -283,17 +273,33 @@ mod tests {
             Key::new("size", Type::Size, ""),
             Key::new("flag", Type::Bool, ""),
             Key::new("rule", Type::Words(2), "").multi(),
+            Key::new("rdkafka.", Type::Str, "").multi().prefix(),
         ],
         groups: &[],
     };
+    const LISTENER: PluginInfo =
+        PluginInfo { name: "listener", aliases: &[], summary: "", keys: &[], groups: &[TLS_INPUT] };
 
     fn findings(kind: SectionKind, entries: &[(&str, &str)]) -> Vec<String> {
+        checked(kind, &INFO, entries).1
+    }
+
+    fn checked(
+        kind: SectionKind,
+        info: &'static PluginInfo,
+        entries: &[(&str, &str)],
+    ) -> (Option<Settings>, Vec<String>) {
         let entries = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let section = super::super::load::section(kind, entries, "f.conf");
-        let core = if kind == SectionKind::Input { CORE_INPUT } else { CORE_OUTPUT };
+        let core = match kind {
+            SectionKind::Input => CORE_INPUT,
+            SectionKind::Filter => CORE_FILTER,
+            _ => CORE_OUTPUT,
+        };
         let mut diags = Diagnostics::new();
-        check(&section, "probe.0".into(), &INFO, core, &mut diags);
-        diags.iter().map(|d| format!("{:?} {d}", d.level)).collect()
+        let settings = check(&section, "probe.0".into(), info, core, &mut diags);
+        let found = diags.iter().map(|d| format!("{:?} {d}", d.level)).collect();
+        (settings, found)
     }
 
     #[test]
@@ -328,6 +334,82 @@ mod tests {
         assert_eq!(found.len(), 5, "{found:?}");
         assert!(found[0].contains("decimal"));
         assert!(found[4].contains("did you mean \"Size\""));
+    }
+
+    #[test]
+    fn too_few_words_are_refused_and_too_many_only_under_strict() {
+        let found = findings(SectionKind::Output, &[("rule", "a"), ("rule", "a b c"), ("rule", "a \"b c\"")]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("Error") && found[1].starts_with("Strict"), "{found:?}");
+    }
+
+    #[test]
+    fn a_key_may_stand_for_all_that_begin_with_it() {
+        let found = findings(
+            SectionKind::Output,
+            &[("rdkafka.acks", "1"), ("rdkafka.", "1"), ("oauth2.x", "y"), ("@include", "x")],
+        );
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("unknown key \"rdkafka.\""), "{found:?}");
+        assert!(found[1].contains("a directive begins in the first column"), "{found:?}");
+    }
+
+    #[test]
+    fn an_unknown_key_that_is_like_none_gets_the_list() {
+        let found = findings(SectionKind::Output, &[("nonsense", "1")]);
+        assert!(found[0].ends_with("its keys are Size, Flag, Rule, Rdkafka."), "{found:?}");
+    }
+
+    #[test]
+    fn tls_is_refused_where_there_is_none() {
+        assert!(findings(SectionKind::Output, &[("tls", "on")])[0].contains("does not support TLS"));
+        assert_eq!(
+            findings(SectionKind::Output, &[("tls", "off"), ("tls.verify", "off")]),
+            Vec::<String>::new()
+        );
+        let (settings, found) = checked(SectionKind::Input, &LISTENER, &[("tls", "off"), ("tls", "on")]);
+        assert!(settings.unwrap().bool("tls"));
+        assert!(found.len() == 1 && found[0].contains("the last one counts"), "{found:?}");
+    }
+
+    #[test]
+    fn a_bad_core_value_that_is_passed_over_leaves_the_default() {
+        let (settings, found) = checked(SectionKind::Input, &LISTENER, &[("tls", "maybe"), ("port", "80x")]);
+        let settings = settings.unwrap();
+        assert_eq!((settings.bool("tls"), settings.int("port")), (false, Some(80)));
+        assert!(found.len() == 2 && found.iter().all(|f| f.starts_with("Strict")), "{found:?}");
+    }
+
+    #[test]
+    fn empty_values_count_as_unset_or_are_refused_as_in_fluent_bit() {
+        for (kind, key, want) in [
+            (SectionKind::Input, "tag", "Error"),
+            (SectionKind::Input, "listen", ""),
+            (SectionKind::Input, "flag", ""),
+            (SectionKind::Input, "tls.crt_file", ""),
+            (SectionKind::Input, "tls.verify", "Error"),
+            (SectionKind::Output, "match", ""),
+            (SectionKind::Output, "retry_limit", ""),
+            (SectionKind::Output, "alias", "Error"),
+            (SectionKind::Filter, "match", "Strict"),
+        ] {
+            let found = findings(kind, &[(key, "")]).concat();
+            assert_eq!(found.split(' ').next(), Some(want), "{key}: {found}");
+        }
+        assert!(findings(SectionKind::Filter, &[("match", "*"), ("flag", "")])[0].contains("bad value"));
+    }
+
+    #[test]
+    fn a_filter_needs_a_match_that_works() {
+        for (entries, want) in [
+            (&[][..], "Error f.conf: [FILTER] probe has no Match"),
+            (&[("match_regex", "(x")][..], "Error f.conf: [FILTER] probe has no Match and its Match_Regex"),
+            (&[("match_regex", "(x"), ("match", "*")][..], ""),
+            (&[("match_regex", "^x")][..], ""),
+        ] {
+            let found = findings(SectionKind::Filter, entries).concat();
+            assert!(found.starts_with(want) && found.is_empty() == want.is_empty(), "{found}");
+        }
     }
 
     #[test]

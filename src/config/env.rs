@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// Longest `NAME:-default`.
 const MAX_NAME: usize = 4095;
 
-/// Variables for `${NAME}`. `@SET` shadows the process; set but empty counts as unset.
+/// Variables for `${NAME}`. `@SET` shadows the process; a variable of the process that is empty counts as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
     set: HashMap<String, String>,
@@ -34,9 +34,10 @@ impl Env {
         self.set.insert(name.to_owned(), value.to_owned());
     }
 
-    /// A variable that is set and not empty.
+    /// A variable that is set; one of the process also not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.set.get(name).or_else(|| self.process.get(name)).map(String::as_str).filter(|v| !v.is_empty())
+        let process = || self.process.get(name).filter(|v| !v.is_empty());
+        self.set.get(name).or_else(process).map(String::as_str)
     }
 
     /// Replaces every `${...}` once; `unset` is told each name that has neither value nor default (it becomes empty).
@@ -45,9 +46,10 @@ impl Env {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             out.push_str(before);
-            let Some((inner, tail)) = after.split_once('}').filter(|(inner, _)| inner.len() <= MAX_NAME)
+            let Some((inner, tail)) =
+                after.split_once('}').filter(|(inner, _)| (1..=MAX_NAME).contains(&inner.len()))
             else {
-                // Unterminated: left as it is.
+                // Unterminated, or nothing inside: left as it is.
                 out.push_str("${");
                 rest = after;
                 continue;
@@ -57,8 +59,8 @@ impl Env {
                 None => (inner, None),
             };
             match (self.get(name), default) {
+                (Some(""), Some(default)) | (None, Some(default)) => out.push_str(default),
                 (Some(value), _) => out.push_str(value),
-                (None, Some(default)) => out.push_str(default),
                 (None, None) => unset(name),
             }
             rest = tail;
@@ -73,12 +75,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_expand_with_defaults_and_unset_ones_are_named() {
-        let mut env = Env::of(&[("A", "1"), ("EMPTY", "")]);
-        env.set("B", "2");
-        let mut missing = Vec::new();
-        let out = env.expand("${A}-${B}-${EMPTY:-x}-${NO}-$A-${open", |n| missing.push(n.to_owned()));
-        assert_eq!(out, "1-2-x--$A-${open");
-        assert_eq!(missing, ["NO"]);
+    fn variables_expand_once_with_defaults_and_unset_ones_are_named() {
+        let mut env = Env::of(&[("A", "1"), ("EMPTY", ""), ("AGAIN", "${A}")]);
+        for (name, value) in [("B", "2"), ("SET_EMPTY", ""), ("A", "one")] {
+            env.set(name, value);
+        }
+        for (text, want, unset) in [
+            ("${A}-${B}", "one-2", ""),
+            ("a${NO}b", "ab", "NO"),
+            ("${EMPTY}", "", "EMPTY"),
+            ("${EMPTY:-x}${NO:-d-e-f}${NO:-}", "xd-e-f", ""),
+            ("${SET_EMPTY}${SET_EMPTY:-y}", "y", ""),
+            ("${AGAIN}", "${A}", ""),
+            ("$A $5 a$", "$A $5 a$", ""),
+            ("${A:B}", "", "A:B"),
+            ("${}${open", "${}${open", ""),
+            ("^[0-9]{1}$ ${A}", "^[0-9]{1}$ one", ""),
+        ] {
+            let mut missing = Vec::new();
+            assert_eq!(env.expand(text, |n| missing.push(n.to_owned())), want, "{text}");
+            assert_eq!(missing.join(","), unset, "{text}");
+        }
     }
 }

@@ -27,7 +27,8 @@ pub enum Type {
     Time,
     /// Comma-separated list.
     List,
-    /// Exactly this many words, the last one taking double quotes for spaces (`Record key "two words"`).
+    /// This many words, each may stand in double quotes (`Record key "two words"`). Fewer are refused; with more, Fluent
+    /// Bit's plugins differ, so [`super::check`] reports them and the plugin says what it does.
     Words(usize),
     /// A pattern in Ruby's syntax.
     Regex,
@@ -44,6 +45,8 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// May be given several times.
     pub multi: bool,
+    /// Stands for every key that begins with its name and goes on (`rdkafka.`).
+    pub prefix: bool,
     /// One line for a person.
     pub help: &'static str,
 }
@@ -51,7 +54,7 @@ pub struct Key {
 impl Key {
     /// A key with no default.
     pub const fn new(name: &'static str, ty: Type, help: &'static str) -> Key {
-        Key { name, ty, default: None, multi: false, help }
+        Key { name, ty, default: None, multi: false, prefix: false, help }
     }
     /// With a default.
     pub const fn default(self, default: &'static str) -> Key {
@@ -60,6 +63,14 @@ impl Key {
     /// May be given several times.
     pub const fn multi(self) -> Key {
         Key { multi: true, ..self }
+    }
+    /// Stands for every key that begins with its name.
+    pub const fn prefix(self) -> Key {
+        Key { prefix: true, ..self }
+    }
+    /// Whether a key in lower case is this one.
+    pub fn is(&self, key: &str) -> bool {
+        if self.prefix { key.len() > self.name.len() && key.starts_with(self.name) } else { key == self.name }
     }
 }
 

@@ -4,7 +4,8 @@
 //! holds what Fluent Bit refuses; every finding names file and line.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use super::classic::{self, Item};
 use super::diag::{Diagnostics, Pos};
 use super::env::Env;
+use super::headers;
 use super::section::{Document, Entry, Section, SectionKind};
-use super::yaml_sections;
+use super::yaml_sections::{self, Part};
 
 /// Most files of one configuration.
 const MAX_FILES: usize = 1000;
@@ -25,15 +27,30 @@ const MAX_DEPTH: usize = 64;
 /// Reads `path` (YAML by its extension, else classic) and what it includes; `parsers` are further parsers files (`-R`).
 /// What could not be read is reported in `diags`; the document holds the rest.
 pub fn load(path: &Path, parsers: &[PathBuf], env: &mut Env, diags: &mut Diagnostics) -> Document {
-    let top_dir =
-        fs::canonicalize(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
-    let mut loader = Loader { top_dir, seen: HashSet::new(), raw: Raw::default(), env, diags };
-    let pos = Pos::new(path.display().to_string(), 0);
-    loader.file(path, None, &pos, 0, Place::Main);
+    load_with(Some(path), parsers, Vec::new(), env, diags)
+}
+
+/// As [`load`], with sections made of command-line flags. They come first, as in Fluent Bit: their instances get the
+/// first numbers, and what the file says in `[SERVICE]` counts.
+pub fn load_with(
+    path: Option<&Path>,
+    parsers: &[PathBuf],
+    flags: Vec<Section>,
+    env: &mut Env,
+    diags: &mut Diagnostics,
+) -> Document {
+    let top_dir = path.map(directory).unwrap_or_default();
+    let mut loader =
+        Loader { top_dir, seen: HashSet::new(), sections: flags, yaml_service: false, env, diags };
+    let main = path.map_or_else(|| "command line".to_owned(), |p| p.display().to_string());
+    if let Some(path) = path {
+        loader.file(
+            path,
+            &Named { at: &Pos::new(main.as_str(), 0), depth: 0, place: Place::Main, yaml: is_yaml(path) },
+        );
+    }
     loader.parsers_files(parsers);
-    let mut document = loader.finish();
-    document.main = path.display().to_string();
-    document
+    Document { main, ..loader.finish() }
 }
 
 /// Where a file stands: what sections it may hold.
@@ -45,117 +62,153 @@ enum Place {
     Parsers,
 }
 
-/// A section before variables are expanded.
-pub(super) struct RawSection {
-    pub(super) name: String,
-    pub(super) pos: Pos,
-    pub(super) entries: Vec<(String, String, Pos)>,
+/// How a file came to be read.
+struct Named<'a> {
+    at: &'a Pos,
+    depth: usize,
+    place: Place,
+    /// Included files are read as the file that includes them, whatever they are called.
+    yaml: bool,
 }
 
-/// Everything read so far. `@SET` may stand after its use, so nothing is expanded before all is read.
-#[derive(Default)]
-pub(super) struct Raw {
-    pub(super) sections: Vec<RawSection>,
-}
-
-pub(super) struct Loader<'a> {
+/// Sections hold values as written until all is read: `@SET` may stand after its use.
+struct Loader<'a> {
+    /// The directory of the main file (of the parsers file, while one is read).
     top_dir: PathBuf,
     seen: HashSet<(u64, u64)>,
-    pub(super) raw: Raw,
-    pub(super) env: &'a mut Env,
-    pub(super) diags: &'a mut Diagnostics,
+    sections: Vec<Section>,
+    yaml_service: bool,
+    env: &'a mut Env,
+    diags: &'a mut Diagnostics,
 }
 
 impl Loader<'_> {
-    /// Reads a file, once. `from` is where it was named.
-    fn file(&mut self, path: &Path, from: Option<&Pos>, pos: &Pos, depth: usize, place: Place) {
+    /// Reads a file, once.
+    fn file(&mut self, path: &Path, named: &Named<'_>) {
+        let Some(text) = self.open(path, named) else { return };
         let name = path.display().to_string();
-        let at = from.unwrap_or(pos);
-        let text = match self.open(path, at, depth) {
-            Ok(text) => text,
-            Err(Some((message, hint))) => return self.diags.error_hint(Some(at), message, hint),
-            Err(None) => return,
-        };
-        let yaml =
-            path.extension().is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"));
-        if yaml {
-            let read = yaml_sections::read(self, &text, &name);
-            let base = path.parent().unwrap_or(Path::new("")).to_owned();
-            for (include, at) in read.includes {
-                self.include(&include, &at, depth + 1, place, &base);
-            }
-            self.raw.sections.extend(read.sections);
+        if named.yaml {
+            let parts = yaml_sections::read(&text, &name, self.diags);
+            self.yaml(parts, named, path.parent().unwrap_or(Path::new("")));
             return;
         }
         match classic::parse(&text, &name) {
-            Ok(items) => self.items(items, depth, place),
+            Ok(items) => self.items(items, named),
+            Err(r) if is_yaml(path) => {
+                let hint = "a classic file cannot include YAML; begin with a .yaml file and its includes";
+                self.diags.error_hint(Some(&r.pos), r.message, hint);
+            }
             Err(r) => self.diags.error_hint(Some(&r.pos), r.message, r.hint),
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "message and hint; none when a finding was already made")]
-    fn open(&mut self, path: &Path, at: &Pos, depth: usize) -> Result<String, Option<(String, String)>> {
+    /// The text of a file that may be read; what is wrong with it is reported where it was named.
+    fn open(&mut self, path: &Path, named: &Named<'_>) -> Option<String> {
         let shown = path.display();
-        let meta = fs::metadata(path).map_err(|e| {
-            Some((
-                format!("cannot read {shown}: {e}"),
-                "check the path; relative paths start at the main file".into(),
-            ))
-        })?;
-        if meta.is_dir() {
-            if depth == 0 {
-                return Err(Some((format!("{shown} is a directory"), "name a configuration file".into())));
+        let refused = match fs::metadata(path) {
+            Err(e) => (format!("cannot read {shown}: {e}"), "check the path"),
+            Ok(meta) if meta.is_dir() && named.depth == 0 => {
+                (format!("{shown} is a directory"), "name a configuration file")
             }
-            self.diags.strict(
-                Some(at),
-                format!("{shown} is a directory"),
-                "nothing is read from it; include its files",
-            );
-            return Err(None);
-        }
-        if !self.seen.insert((meta.dev(), meta.ino())) {
-            return Err(Some((
-                format!("{shown} is included a second time (a cycle, or twice)"),
-                "include every file once".into(),
-            )));
-        }
-        if self.seen.len() > MAX_FILES || depth > MAX_DEPTH {
-            return Err(Some((format!("{shown}: too many included files"), "include fewer".into())));
-        }
-        if meta.len() > MAX_BYTES {
-            return Err(Some((
-                format!("{shown} is larger than 32 MiB"),
-                "is it a configuration file?".into(),
-            )));
-        }
-        let bytes =
-            fs::read(path).map_err(|e| Some((format!("cannot read {shown}: {e}"), "check it".into())))?;
-        String::from_utf8(bytes).map_err(|e| {
-            let line = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
-            let line = line.iter().filter(|b| **b == b'\n').count() + 1;
-            Some((format!("{shown}:{line}: not UTF-8"), "save the file as UTF-8".into()))
-        })
+            Ok(meta) if meta.is_dir() => {
+                let does = "nothing is read from it; include its files: DIRECTORY/*.conf";
+                self.diags.strict(Some(named.at), format!("{shown} is a directory"), does);
+                return None;
+            }
+            Ok(meta) if !self.seen.insert((meta.dev(), meta.ino())) => {
+                (format!("{shown} is included a second time (a cycle, or twice)"), "include every file once")
+            }
+            Ok(_) if self.seen.len() > MAX_FILES || named.depth > MAX_DEPTH => {
+                (format!("{shown}: too many included files"), "include fewer")
+            }
+            Ok(_) => match read(path) {
+                Err(e) => (format!("cannot read {shown}: {e}"), "check its permissions"),
+                Ok(bytes) if bytes.len() as u64 > MAX_BYTES => {
+                    (format!("{shown} is larger than 32 MiB"), "is it a configuration file?")
+                }
+                Ok(bytes) => return self.text(bytes, path, named.yaml),
+            },
+        };
+        self.diags.error_hint(Some(named.at), refused.0, refused.1);
+        None
     }
 
-    fn items(&mut self, items: Vec<Item>, depth: usize, place: Place) {
+    /// Bytes as text. Fluent Bit's classic reader does not look at the encoding, its YAML reader does.
+    fn text(&mut self, bytes: Vec<u8>, path: &Path, yaml: bool) -> Option<String> {
+        let error = match String::from_utf8(bytes) {
+            Ok(text) => return Some(text),
+            Err(error) => error,
+        };
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+        let pos = Pos::new(path.display().to_string(), u32::try_from(line).unwrap_or(u32::MAX));
+        if yaml {
+            self.diags.error_hint(Some(&pos), "not UTF-8", "save the file as UTF-8");
+            return None;
+        }
+        let does = "what cannot be read becomes U+FFFD; save the file as UTF-8";
+        self.diags.strict(Some(&pos), "not UTF-8", does);
+        Some(String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    fn items(&mut self, items: Vec<Item>, named: &Named<'_>) {
         // The section that keys of this file go to; an included file begins without one.
         let mut current: Option<usize> = None;
         for item in items {
             match item {
                 Item::Include(path, pos) => {
+                    // As given from the working directory first, then from the main file's directory.
                     let base = self.top_dir.clone();
-                    self.include(&path, &pos, depth + 1, place, &base);
+                    let found = Some(PathBuf::from(&path)).filter(|p| p.exists());
+                    self.include(&path, found, &base, &Named { at: &pos, depth: named.depth + 1, ..*named });
                 }
-                Item::Set(name, value, pos) => self.set(&name, &value, &pos),
-                Item::UnknownMeta(name, pos) => {
-                    self.diags.strict(Some(&pos), format!("unknown directive {name}"), "it is passed over");
+                Item::Set(name, value, pos) => {
+                    if let Err(message) = self.set(&name, &value, &pos, named.place) {
+                        self.diags.strict(Some(&pos), message, format!("{name} stays unset"));
+                    }
+                }
+                Item::UnknownMeta(line, pos) => {
+                    self.diags.strict(
+                        Some(&pos),
+                        format!("unknown directive \"{line}\""),
+                        "it is passed over",
+                    );
                 }
                 Item::Header(name, pos) => {
-                    current = self.section(name, pos, place);
+                    current = self.header(&name, pos, named.place);
                 }
-                Item::Entry(key, value, pos) => {
-                    if let Some(section) = current.and_then(|i| self.raw.sections.get_mut(i)) {
-                        section.entries.push((key, value, pos));
+                Item::Entry(written, value, pos) => {
+                    if let Some(section) = current.and_then(|i| self.sections.get_mut(i)) {
+                        section.entries.push(Entry {
+                            key: written.to_ascii_lowercase(),
+                            written,
+                            value,
+                            pos,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn yaml(&mut self, parts: Vec<Part>, named: &Named<'_>, base: &Path) {
+        for part in parts {
+            match part {
+                Part::Include(path, pos) => {
+                    self.include(&path, None, base, &Named { at: &pos, depth: named.depth + 1, ..*named });
+                }
+                Part::Set(name, value, pos) => {
+                    if let Err(message) = self.set(&name, &value, &pos, named.place) {
+                        self.diags.error(Some(&pos), message);
+                    }
+                }
+                Part::Section(section) => {
+                    if section.kind == SectionKind::Service && std::mem::replace(&mut self.yaml_service, true)
+                    {
+                        let hint = "put all its keys into one, also those of included files";
+                        self.diags.error_hint(Some(&section.pos), "a second service section", hint);
+                    } else if self.belongs(section.kind, &section.pos, named.place) {
+                        self.sections.push(section);
                     }
                 }
             }
@@ -163,117 +216,136 @@ impl Loader<'_> {
     }
 
     /// Opens a section; `None` when it is one that is passed over or refused.
-    fn section(&mut self, name: String, pos: Pos, place: Place) -> Option<usize> {
-        match kind(&name) {
-            Some(SectionKind::Parser | SectionKind::MultilineParser) if place == Place::Main => {
-                self.diags.error_hint(
-                    Some(&pos),
-                    format!("[{name}] cannot stand in a main configuration file"),
-                    "move it to a file of its own and name that with Parsers_File in [SERVICE]",
-                );
-                None
-            }
-            Some(_) => {
-                self.raw.sections.push(RawSection { name, pos, entries: Vec::new() });
-                Some(self.raw.sections.len() - 1)
-            }
-            None => {
-                refuse_section(&name, &pos, self.diags);
-                None
-            }
+    fn header(&mut self, name: &str, pos: Pos, place: Place) -> Option<usize> {
+        let kind = headers::resolve(name, &pos, self.diags)?;
+        if place == Place::Main && matches!(kind, SectionKind::Parser | SectionKind::MultilineParser) {
+            self.diags.error_hint(
+                Some(&pos),
+                format!("[{name}] cannot stand in a main configuration file"),
+                "move it to a file of its own and name that with Parsers_File in [SERVICE]",
+            );
+            return None;
         }
+        if !self.belongs(kind, &pos, place) {
+            return None;
+        }
+        self.sections.push(Section { kind, pos, entries: Vec::new() });
+        Some(self.sections.len() - 1)
     }
 
-    pub(super) fn set(&mut self, name: &str, value: &str, pos: &Pos) {
-        match value.strip_prefix("file://").filter(|p| !p.is_empty()) {
-            None => self.env.set(name, value),
-            Some(path) => match fs::read_to_string(path) {
-                Ok(text) if !text.is_empty() => {
-                    let text = text.strip_suffix('\n').unwrap_or(&text);
-                    self.env.set(name, text.strip_suffix('\r').unwrap_or(text));
-                }
-                Ok(_) => self.diags.error(Some(pos), format!("{path}, the value of {name}, is empty")),
-                Err(e) => {
-                    self.diags.error(Some(pos), format!("cannot read {path}, the value of {name}: {e}"))
-                }
-            },
+    /// Whether a section counts where it stands.
+    fn belongs(&mut self, kind: SectionKind, pos: &Pos, place: Place) -> bool {
+        let good = place == Place::Main || matches!(kind, SectionKind::Parser | SectionKind::MultilineParser);
+        if !good {
+            self.diags.strict(
+                Some(pos),
+                format!("{} in a parsers file", kind.title()),
+                "it is passed over; only parsers count there, move it to the main file",
+            );
         }
+        good
     }
 
-    fn include(&mut self, pattern: &str, pos: &Pos, depth: usize, place: Place, base: &Path) {
-        if !pattern.contains('*') {
-            // As given from the working directory first, as Fluent Bit does.
-            let given = PathBuf::from(pattern);
-            let path = if given.exists() { given } else { base.join(pattern) };
-            return self.file(&path, Some(pos), pos, depth, place);
+    /// Sets a variable, `file://PATH` to what the file holds.
+    fn set(&mut self, name: &str, value: &str, pos: &Pos, place: Place) -> Result<(), String> {
+        if place == Place::Parsers {
+            let does = "it is passed over; set variables in the main file";
+            self.diags.strict(Some(pos), format!("variable {name} is set in a parsers file"), does);
+            return Ok(());
         }
-        let full = base.join(pattern);
-        let found: Vec<PathBuf> = match glob::glob(&full.display().to_string()) {
-            // The glob crate gives paths in alphabetical order.
-            Ok(paths) => paths.filter_map(Result::ok).collect(),
-            Err(e) => return self.diags.error(Some(pos), format!("bad pattern {pattern}: {e}")),
+        let Some(path) = value.strip_prefix("file://").filter(|p| !p.is_empty()) else {
+            self.env.set(name, value);
+            return Ok(());
         };
-        if found.is_empty() {
-            let hint = format!("it is looked for in {}", base.display());
-            return self.diags.error_hint(Some(pos), format!("no file matches {pattern}"), hint);
+        let bytes =
+            read(Path::new(path)).map_err(|e| format!("cannot read {path}, the value of {name}: {e}"))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| format!("{path}, the value of {name}, is not UTF-8"))?;
+        let text = text.strip_suffix(['\n', '\r']).unwrap_or(&text);
+        if text.is_empty() || text.len() as u64 > MAX_BYTES {
+            return Err(format!("{path}, the value of {name}, is empty or larger than 32 MiB"));
         }
-        for path in found {
-            self.file(&path, Some(pos), pos, depth, place);
+        self.env.set(name, text);
+        Ok(())
+    }
+
+    /// Reads a file or, with `*`, all that match, in alphabetical order.
+    fn include(&mut self, pattern: &str, found: Option<PathBuf>, base: &Path, named: &Named<'_>) {
+        if !pattern.contains('*') {
+            return self.file(&found.unwrap_or_else(|| base.join(pattern)), named);
+        }
+        // `**` is nothing special for glob(3), nor are signs in the directory of the main file meant.
+        let base = glob::Pattern::escape(&base.display().to_string());
+        let mut full = Path::new(&base).join(pattern).display().to_string();
+        while full.contains("**") {
+            full = full.replace("**", "*");
+        }
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let paths: Vec<PathBuf> = match glob::glob_with(&full, options) {
+            Ok(paths) => paths.filter_map(Result::ok).take(MAX_FILES + 1).collect(),
+            Err(e) => return self.diags.error(Some(named.at), format!("bad pattern {pattern}: {e}")),
+        };
+        if paths.is_empty() {
+            let message = format!("no file matches {pattern}");
+            if named.yaml {
+                self.diags.strict(Some(named.at), message, "nothing is included");
+            } else {
+                self.diags.error_hint(Some(named.at), message, "relative patterns start at the main file");
+            }
+        }
+        for path in paths {
+            self.file(&path, named);
         }
     }
 
     /// Reads the files that `Parsers_File` names, and those of the command line.
     fn parsers_files(&mut self, more: &[PathBuf]) {
-        let named: Vec<(String, Pos)> = self
-            .raw
+        let flags = more.iter().map(|path| (path.display().to_string(), Pos::new("-R", 0)));
+        let keys = self
             .sections
             .iter()
-            .filter(|s| kind(&s.name) == Some(SectionKind::Service))
+            .filter(|s| s.kind == SectionKind::Service)
             .flat_map(|s| &s.entries)
-            .filter(|(key, ..)| key.eq_ignore_ascii_case("parsers_file"))
-            .map(|(_, value, pos)| (value.clone(), pos.clone()))
-            .collect();
-        for (value, pos) in named {
-            let value = self.expand(&value, &pos);
+            .filter(|e| e.key == "parsers_file")
+            .map(|e| (e.value.clone(), e.pos.clone()));
+        let all: Vec<(String, Pos)> = flags.chain(keys).collect();
+        let main_dir = self.top_dir.clone();
+        for (value, pos) in all {
+            // Unset variables are reported once, when the section's values are expanded.
+            let value = self.env.expand(&value, |_| {});
             let given = PathBuf::from(&value);
-            let path = if given.exists() { given } else { self.top_dir.join(&value) };
-            self.file(&path, Some(&pos), &pos, 1, Place::Parsers);
+            let path = if given.exists() { given } else { main_dir.join(&value) };
+            self.top_dir = directory(&path);
+            let yaml = is_yaml(&path);
+            self.file(&path, &Named { at: &pos, depth: 1, place: Place::Parsers, yaml });
         }
-        for path in more {
-            self.file(path, None, &Pos::new("-R", 0), 1, Place::Parsers);
-        }
-    }
-
-    fn expand(&mut self, value: &str, pos: &Pos) -> String {
-        let diags = &mut *self.diags;
-        self.env.expand(value, |name| {
-            diags.strict(
-                Some(pos),
-                format!("variable ${{{name}}} is used but not set"),
-                format!("it is taken as empty; set it, or write ${{{name}:-DEFAULT}}"),
-            );
-        })
+        self.top_dir = main_dir;
     }
 
     /// Expands variables and sorts sections by kind.
     fn finish(mut self) -> Document {
         let mut document = Document::default();
-        for RawSection { name, pos, entries } in std::mem::take(&mut self.raw.sections) {
-            let Some(kind) = kind(&name) else { continue };
-            let entries: Vec<Entry> = entries
-                .into_iter()
-                .map(|(written, value, pos)| Entry {
-                    key: written.to_ascii_lowercase(),
-                    value: self.expand(&value, &pos),
-                    written,
-                    pos,
-                })
-                .collect();
-            if entries.is_empty() {
-                self.diags.warn(Some(&pos), format!("section [{name}] has no keys"));
+        for mut section in std::mem::take(&mut self.sections) {
+            if section.entries.is_empty() && section.pos.line > 0 {
+                let message = format!("section {} has no keys", section.kind.title());
+                self.diags.warn(Some(&section.pos), message);
             }
-            let section = Section { kind, pos, entries };
-            match kind {
+            self.first_counts(&mut section);
+            for entry in section.entries.iter_mut().filter(|e| !verbatim(section.kind, &e.key)) {
+                let diags = &mut *self.diags;
+                entry.value = self.env.expand(&entry.value, |name| {
+                    diags.strict(
+                        Some(&entry.pos),
+                        format!("variable ${{{name}}} is used but not set"),
+                        format!("it is taken as empty; set it, or write ${{{name}:-DEFAULT}}"),
+                    );
+                });
+            }
+            match section.kind {
                 SectionKind::Service => document.service.extend(section.entries),
                 SectionKind::Input => document.inputs.push(section),
                 SectionKind::Filter => document.filters.push(section),
@@ -284,52 +356,49 @@ impl Loader<'_> {
         }
         document
     }
-}
 
-/// Section names, singular and plural.
-pub(super) fn kind(name: &str) -> Option<SectionKind> {
-    Some(match name.to_ascii_uppercase().as_str() {
-        "SERVICE" => SectionKind::Service,
-        "INPUT" | "INPUTS" => SectionKind::Input,
-        "FILTER" | "FILTERS" => SectionKind::Filter,
-        "OUTPUT" | "OUTPUTS" => SectionKind::Output,
-        "PARSER" => SectionKind::Parser,
-        "MULTILINE_PARSER" => SectionKind::MultilineParser,
-        _ => return None,
-    })
-}
-
-/// What is said of a section that is not ours.
-pub(super) fn refuse_section(name: &str, pos: &Pos, diags: &mut Diagnostics) {
-    match name.to_ascii_uppercase().as_str() {
-        "STREAM_PROCESSOR" | "STREAM_TASK" => diags.error_hint(
-            Some(pos),
-            format!(
-                "[{name}] (stream processor) is not supported: the records it would make would go nowhere"
-            ),
-            STREAMS_HINT,
-        ),
-        "PLUGINS" => {
-            diags.warn(Some(pos), "[PLUGINS] is passed over: firelane loads no shared objects".to_owned())
-        }
-        "UPSTREAM" | "UPSTREAM_SERVERS" | "CUSTOM" | "CUSTOMS" => {
-            diags.error(Some(pos), format!("[{name}] is not built into firelane yet"));
-        }
-        _ => {
-            let known = ["SERVICE", "INPUT", "FILTER", "OUTPUT", "PARSER", "MULTILINE_PARSER"];
-            let meant = super::check::nearest(&name.to_ascii_uppercase(), known.into_iter());
-            let hint = match meant {
-                Some(meant) => format!("it is passed over with all its keys; did you mean [{meant}]?"),
-                None => "it is passed over with all its keys".to_owned(),
-            };
-            diags.strict(Some(pos), format!("unknown section [{name}]"), hint);
-        }
+    /// Of `Name`, and of every single key of a parser, Fluent Bit takes the first; further ones go.
+    fn first_counts(&mut self, section: &mut Section) {
+        let kind = section.kind;
+        let parser = matches!(kind, SectionKind::Parser | SectionKind::MultilineParser);
+        let mut seen: HashSet<String> = HashSet::new();
+        let diags = &mut *self.diags;
+        section.entries.retain(|entry| {
+            let single = if parser { !verbatim(kind, &entry.key) } else { entry.key == "name" };
+            if kind == SectionKind::Service || !single || seen.insert(entry.key.clone()) {
+                return true;
+            }
+            let message = format!("key \"{}\" of {} is set twice", entry.written, kind.title());
+            diags.strict(Some(&entry.pos), message, "the first one counts");
+            false
+        });
     }
 }
 
-/// The rule that does what most stream processor tasks are written for.
-pub(super) const STREAMS_HINT: &str =
-    "use a filter instead: [FILTER] Name rewrite_tag, Match TAG, Rule $KEY REGEX NEW_TAG true";
+/// Keys of parsers that repeat and whose text is a pattern: `$` means something else there.
+fn verbatim(kind: SectionKind, key: &str) -> bool {
+    match kind {
+        SectionKind::Parser => key.starts_with("decode_field"),
+        SectionKind::MultilineParser => key == "rule",
+        _ => false,
+    }
+}
+
+/// Reads at most one byte more than a file may have: a pipe or device has no length to ask for.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
+}
+
+/// The directory a file lies in, links followed.
+fn directory(path: &Path) -> PathBuf {
+    fs::canonicalize(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default()
+}
 
 /// A section made by something else than a file (command-line flags).
 pub fn section(kind: SectionKind, entries: Vec<(String, String)>, from: &str) -> Section {
@@ -363,7 +432,10 @@ mod tests {
         }
         let mut diags = Diagnostics::new();
         let mut env = Env::of(&[("SET", "yes")]);
-        let document = load(&dir.path().join(files[0].0), &[], &mut env, &mut diags);
+        let flags = vec![section(SectionKind::Input, vec![("Name".into(), "${SET}".into())], "flags")];
+        let flags = if files[0].0 == "flags.conf" { flags } else { Vec::new() };
+        let main = dir.path().join(files[0].0);
+        let document = load_with(Some(&main), &[], flags, &mut env, &mut diags);
         let prefix = format!("{}/", dir.path().display());
         let found = diags.iter().map(|d| format!("{:?} {d}", d.level).replace(&prefix, "")).collect();
         (document, found, dir)
@@ -455,5 +527,107 @@ mod tests {
         )]);
         assert!(found[0].contains("m.yaml:4: processors are not built"), "{found:?}");
         assert!(found[1].contains("unknown plugin category \"sinks\""), "{found:?}");
+    }
+
+    #[test]
+    fn yaml_parts_count_in_the_order_written_and_includes_start_at_the_including_file() {
+        let (d, found, _dir) = load_files(&[
+            (
+                "m.yaml",
+                "includes: [sub/a.inc, none*.yaml]\nenv: {X: main}\npipeline:\n  filters: [{name: \"${X}\"}]\nincludes: [b.yaml]\n",
+            ),
+            ("sub/a.inc", "env: {X: inc}\nincludes: [c.yaml]\npipeline: {filters: [{name: a}]}\n"),
+            ("sub/c.yaml", "pipeline: {filters: [{name: c}]}\n"),
+            ("b.yaml", "pipeline: {filters: [{name: null}]}\n"),
+        ]);
+        assert_eq!(names(&d.filters), ["c", "a", "main", "null"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("Strict m.yaml:1: no file matches none*.yaml"), "{found:?}");
+    }
+
+    #[test]
+    fn a_second_yaml_service_is_refused_also_in_another_file() {
+        let (_, found, _dir) = load_files(&[
+            ("m.yaml", "includes: [i.yaml]\nservice: {flush: 1}\n"),
+            ("i.yaml", "service: {grace: 1}\n"),
+        ]);
+        assert!(found[0].starts_with("Error m.yaml:2: a second service section"), "{found:?}");
+    }
+
+    #[test]
+    fn of_names_and_of_parsers_keys_the_first_counts() {
+        let (d, found, _dir) = load_files(&[
+            ("m.conf", "[SERVICE]\n  Parsers_File p.conf\n[INPUT]\n  Name a\n  Name b\n  Tag x\n  Tag y\n"),
+            (
+                "p.conf",
+                "[PARSER]\n  Name j\n  Format json\n  Format regex\n  Decode_Field json a\n  Decode_Field json ${b}\n",
+            ),
+        ]);
+        assert_eq!(names(&d.inputs), ["a"]);
+        assert_eq!(d.inputs[0].entries.len(), 3);
+        assert_eq!(d.parsers[0].last("format").unwrap().value, "json");
+        assert_eq!(d.parsers[0].last("decode_field").unwrap().value, "json ${b}");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("m.conf:5: key \"Name\" of [INPUT] is set twice; the first one counts"));
+    }
+
+    #[test]
+    fn only_parsers_count_in_a_parsers_file_and_its_includes_start_at_its_directory() {
+        let (d, found, _dir) = load_files(&[
+            ("m.conf", "[SERVICE]\n  Parsers_File sub/p.conf\n  Parsers_File y.yaml\n"),
+            ("sub/p.conf", "@SET A=b\n[FILTER]\n  Name x\n[SERVICE]\n  Flush 0\n@INCLUDE more.conf\n"),
+            ("sub/more.conf", "[PARSER]\n  Name good\n  Format json\n"),
+            ("y.yaml", "parsers: [{name: second, format: json}]\npipeline: {inputs: [{name: x}]}\n"),
+        ]);
+        assert_eq!(names(&d.parsers), ["good", "second"]);
+        assert_eq!((d.service.len(), d.filters.len(), d.inputs.len()), (2, 0, 0));
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found.iter().all(|f| f.starts_with("Strict")), "{found:?}");
+    }
+
+    #[test]
+    fn a_variable_may_be_a_file_and_one_that_is_missing_stays_unset() {
+        let (d, found, dir) = load_files(&[("s.txt", ""), ("x", "")]);
+        drop((d, found));
+        fs::write(dir.path().join("secret"), "key\n").unwrap();
+        let text = format!(
+            "@SET A=file://{}/secret\n@SET B=file:///no/such\n[INPUT]\n  Name ${{A}}${{B:-x}}\n",
+            dir.path().display()
+        );
+        fs::write(dir.path().join("m.conf"), text).unwrap();
+        let mut diags = Diagnostics::new();
+        let d = load(&dir.path().join("m.conf"), &[], &mut Env::of(&[]), &mut diags);
+        assert_eq!(names(&d.inputs), ["keyx"]);
+        assert!(diags.iter().next().unwrap().to_string().contains("cannot read /no/such, the value of B"));
+    }
+
+    #[test]
+    fn globs_leave_hidden_files_and_deeper_ones_out() {
+        let (d, _, _dir) = load_files(&[
+            ("m.conf", "@INCLUDE c[1]/**.conf\n@INCLUDE c/*\n"),
+            ("c/.hidden.conf", "[BROKEN\n"),
+            ("c/a.conf", "[FILTER]\n  Name a\n"),
+            ("c1/b.conf", "[FILTER]\n  Name b\n"),
+            ("c1/d/c.conf", "[BROKEN\n"),
+        ]);
+        assert_eq!(names(&d.filters), ["b", "a"]);
+    }
+
+    #[test]
+    fn sections_of_flags_come_first_and_expand_variables() {
+        let (d, found, _dir) = load_files(&[("flags.conf", "[INPUT]\n  Name file\n")]);
+        assert_eq!((names(&d.inputs), found), (vec!["yes", "file"], vec![]));
+    }
+
+    #[test]
+    fn a_classic_file_in_another_encoding_is_read_with_a_finding() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.conf");
+        fs::write(&path, b"# gr\xfcn\n[INPUT]\n  Name a\n").unwrap();
+        let mut diags = Diagnostics::new();
+        let d = load(&path, &[], &mut Env::of(&[]), &mut diags);
+        assert_eq!(names(&d.inputs), ["a"]);
+        assert!(diags.refused(true) && !diags.refused(false));
+        assert!(diags.iter().next().unwrap().to_string().contains("m.conf:1: not UTF-8"));
     }
 }

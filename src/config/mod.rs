@@ -4,10 +4,13 @@
 
 mod check;
 pub mod classic;
+mod core_keys;
 mod diag;
 mod env;
+mod headers;
 mod kind;
 mod load;
+mod multiline;
 mod names;
 mod parsers;
 mod section;
@@ -16,13 +19,12 @@ pub mod value;
 pub mod yaml;
 mod yaml_sections;
 
-pub use check::{
-    CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, TLS_INPUT, check, nearest, unknown_plugin,
-};
+pub use check::{check, nearest, unknown_plugin};
+pub use core_keys::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, TLS_INPUT};
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;
 pub use kind::{Key, PluginInfo, Settings, Type};
-pub use load::{load, section};
+pub use load::{load, load_with, section};
 pub use parsers::library;
 pub use section::{Document, Entry, Section, SectionKind};
 pub use service::Service;

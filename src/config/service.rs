@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::check::nearest;
 use super::diag::Diagnostics;
 use super::env::Env;
-use super::load::STREAMS_HINT;
+use super::headers::STREAMS_HINT;
 use super::section::Entry;
 use super::value;
 

@@ -24,16 +24,17 @@ pub fn float(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|v: &f64| v.is_finite())
 }
 
-/// Bytes, decimal units: `10`, `5K`, `1.5M`, `2GB`; `false` is 0. `KiB` and the like are refused, as Fluent Bit does.
+/// Bytes, decimal units: `10`, `5K`, `1.5M`, `2GB`; `false` is 0. `KiB`, `off`, `5 MB` and the like are refused, as Fluent
+/// Bit does.
 pub fn size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    if lower == "false" || lower == "off" {
+    if lower == "false" {
         return Some(0);
     }
     let split = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let (number, unit) = lower.split_at(split);
-    let factor = match unit.trim() {
-        "" | "b" => 1.0,
+    let factor = match unit {
+        "" => 1.0,
         "k" | "kb" => 1e3,
         "m" | "mb" => 1e6,
         "g" | "gb" => 1e9,
@@ -104,6 +105,7 @@ mod tests {
         assert_eq!(size("1MB"), Some(1_000_000));
         assert_eq!(size("1MiB"), None);
         assert_eq!(size("false"), Some(0));
+        assert_eq!((size("off"), size("5 MB"), size("10b"), size("1T")), (None, None, None, None));
         assert_eq!(size("ten"), None);
     }
 

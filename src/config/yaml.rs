@@ -57,9 +57,7 @@ impl Builder {
     fn add(&mut self, node: Node) {
         let line = node.line;
         match self.open.last_mut() {
-            None => {
-                self.root.get_or_insert(node);
-            }
+            None => self.document(node),
             Some((_, Open::List(list))) => list.push(node),
             Some((_, Open::Map(pairs, key))) => match key.take() {
                 Some((name, at)) => pairs.push((name, at, node)),
@@ -68,6 +66,16 @@ impl Builder {
                     Value::List(_) | Value::Map(_) => self.refuse(line, "a key must be text"),
                 },
             },
+        }
+    }
+
+    /// Several documents in one file count as one, as in Fluent Bit.
+    fn document(&mut self, node: Node) {
+        match (&mut self.root, node.value) {
+            (None, value) => self.root = Some(Node { line: node.line, value }),
+            (Some(Node { value: Value::Map(all), .. }), Value::Map(more)) => all.extend(more),
+            (Some(_), Value::Scalar(text)) if text.is_empty() => {}
+            (Some(_), _) => self.refuse(node.line, "every document of a file must be a map"),
         }
     }
 
@@ -82,12 +90,8 @@ impl Builder {
 impl Builder {
     fn event(&mut self, event: Event<'_>, line: u32) {
         match event {
-            Event::Scalar(text, style, ..) => {
-                let plain_null =
-                    matches!(style, saphyr_parser::ScalarStyle::Plain) && (text == "~" || text == "null");
-                let text = if plain_null { String::new() } else { text.into_owned() };
-                self.add(Node { line, value: Value::Scalar(text) });
-            }
+            // Text, whatever it looks like: `name: null` is the output of that name.
+            Event::Scalar(text, ..) => self.add(Node { line, value: Value::Scalar(text.trim().to_owned()) }),
             Event::SequenceStart(..) => self.open(line, Open::List(Vec::new())),
             Event::MappingStart(..) => self.open(line, Open::Map(Vec::new(), None)),
             Event::SequenceEnd | Event::MappingEnd => {
@@ -109,14 +113,14 @@ impl Builder {
     }
 }
 
-/// Reads one file. An empty one is an empty map.
+/// Reads one file. An empty one is an empty map, several documents are one map.
 ///
 /// # Errors
 /// The first thing that cannot be read.
 pub fn parse(text: &str) -> Result<Node, Refused> {
     let mut builder = Builder::default();
     // Event by event: the parser's own tree walk would recurse over the input.
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
         let (event, span) = event.map_err(|e| Refused {
             line: e.marker().line() as u32,
             message: format!(
@@ -165,9 +169,41 @@ mod tests {
     }
 
     #[test]
+    fn null_is_text_and_values_are_trimmed() {
+        for (text, want) in [
+            ("a: null", "null"),
+            ("a: ~", "~"),
+            ("a:", ""),
+            ("a: ' d '", "d"),
+            ("a: |\n  d\n", "d"),
+            ("a: on", "on"),
+        ] {
+            let Value::Map(pairs) = parse(text).unwrap().value else { panic!() };
+            assert_eq!(pairs[0].2.value, Value::Scalar(want.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn documents_of_one_file_are_one_map() {
+        let Value::Map(pairs) = parse("a: 1\n---\nb: 2\n---\n").unwrap().value else { panic!() };
+        assert_eq!(pairs.iter().map(|p| (p.0.as_str(), p.1)).collect::<Vec<_>>(), [("a", 1), ("b", 3)]);
+        assert_eq!(parse("a: 1\n---\n- b\n").unwrap_err().line, 3);
+    }
+
+    #[test]
     fn broken_yaml_names_line_and_column() {
-        let e = parse("a:\n  - b\n c: [\n").unwrap_err();
-        assert!(e.message.contains("line") && e.line > 0, "{e:?}");
+        for (text, line, message) in [
+            ("a:\n  - b\n c: [\n", 3, "broken YAML at line 3, column"),
+            ("a:\n\tb: c\n", 2, "broken YAML at line 2"),
+            ("a: &x b\nc: *x\n", 2, "aliases (*name) are not supported"),
+            ("? [a]\n: b\n", 1, "a key must be text"),
+        ] {
+            let e = parse(text).unwrap_err();
+            assert!(e.line == line && e.message.starts_with(message), "{text:?}: {e:?}");
+        }
+        let deep = "[".repeat(40) + &"]".repeat(40);
+        assert_eq!(parse(&deep).unwrap_err().message, "nested too deeply");
+        assert!(parse(&"[".repeat(100_000)).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::text::Library;
 
 mod grep;
 mod modify;
+mod multiline;
 mod nest;
 pub mod program;
 #[cfg(test)]
@@ -25,10 +26,19 @@ mod rule;
 mod stdout;
 #[cfg(test)]
 mod testing;
+mod throttle;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] =
-    &[&grep::KIND, &modify::KIND, &nest::KIND, &record_modifier::KIND, &rewrite_tag::KIND, &stdout::KIND];
+pub const KINDS: &[&FilterKind] = &[
+    &grep::KIND,
+    &modify::KIND,
+    &multiline::KIND,
+    &nest::KIND,
+    &record_modifier::KIND,
+    &rewrite_tag::KIND,
+    &stdout::KIND,
+    &throttle::KIND,
+];
 
 /// A row of the table.
 pub struct FilterKind {

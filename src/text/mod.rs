@@ -3,7 +3,7 @@
 
 mod accessor;
 mod library;
-mod multiline;
+pub mod multiline;
 mod parser;
 mod pattern;
 mod regex;
