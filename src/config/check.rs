@@ -22,8 +22,9 @@ pub fn check(
     let mut good = true;
     for entry in &section.entries {
         let own = info.all_keys().find(|k| k.is(&entry.key));
-        // What the core knows, the core judges, also where a plugin lists it to give it a default.
-        let of_core = core.iter().find(|k| k.is(&entry.key));
+        // What the core knows, the core judges, also where a plugin lists it to give it a default; but what a plugin
+        // takes several times is its own (modify's Condition).
+        let of_core = core.iter().find(|k| k.is(&entry.key) && !own.is_some_and(|own| own.multi));
         let Some(key) = of_core.or(own) else {
             unknown_key(entry, &title, info, core, diags);
             good = false;

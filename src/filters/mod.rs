@@ -18,6 +18,8 @@ mod modify;
 mod multiline;
 mod nest;
 pub mod program;
+#[cfg(test)]
+mod properties;
 mod record_modifier;
 mod rewrite_tag;
 mod rule;
