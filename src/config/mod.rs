@@ -15,6 +15,7 @@ mod parsers;
 mod section;
 mod service;
 pub mod value;
+mod whole;
 pub mod yaml;
 mod yaml_sections;
 
@@ -26,4 +27,5 @@ pub use kind::{Key, PluginInfo, Settings, Type};
 pub use load::{load, load_with, section};
 pub use parsers::library;
 pub use section::{Document, Entry, Section, SectionKind};
-pub use service::Service;
+pub use service::{KEYS as SERVICE_KEYS, Service};
+pub use whole::check_whole;
