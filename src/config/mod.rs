@@ -10,6 +10,7 @@ mod env;
 mod headers;
 mod kind;
 mod load;
+mod multiline;
 mod names;
 mod parsers;
 mod section;

@@ -14,10 +14,29 @@ use crate::record::{Record, Tag};
 use crate::text::Library;
 
 mod grep;
+mod modify;
+mod multiline;
+mod nest;
 pub mod program;
+mod record_modifier;
+mod rewrite_tag;
+mod rule;
+mod stdout;
+#[cfg(test)]
+mod testing;
+mod throttle;
 
 /// Every filter there is.
-pub const KINDS: &[&FilterKind] = &[&grep::KIND];
+pub const KINDS: &[&FilterKind] = &[
+    &grep::KIND,
+    &modify::KIND,
+    &multiline::KIND,
+    &nest::KIND,
+    &record_modifier::KIND,
+    &rewrite_tag::KIND,
+    &stdout::KIND,
+    &throttle::KIND,
+];
 
 /// A row of the table.
 pub struct FilterKind {

@@ -57,15 +57,15 @@ impl Conn {
         }
     }
 
-    /// Reads what is there into the spare room of `buf`; `WouldBlock` when nothing is.
+    /// Reads what is there into the spare room of `buf`, at most `most` bytes; `WouldBlock` when nothing is.
     ///
     /// # Errors
     /// The socket's.
-    pub fn try_read(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+    pub fn try_read(&mut self, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
         match &mut self.stream {
-            Stream::Tcp(s) => s.try_read_buf(buf),
-            Stream::Unix(s) => s.try_read_buf(buf),
-            Stream::Tls(s) => try_read_tls(s, buf),
+            Stream::Tcp(s) => s.try_read_buf(&mut buf.limit(most)),
+            Stream::Unix(s) => s.try_read_buf(&mut buf.limit(most)),
+            Stream::Tls(s) => try_read_tls(s, buf, most),
         }
     }
 
@@ -125,11 +125,11 @@ impl Conn {
     }
 }
 
-fn try_read_tls(stream: &mut TlsStream<TcpStream>, buf: &mut BytesMut) -> io::Result<usize> {
+fn try_read_tls(stream: &mut TlsStream<TcpStream>, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
     // The waker is idle: `readable` is what waits, on the socket itself.
     let mut cx = Context::from_waker(std::task::Waker::noop());
     let mut piece = [0; 16 * 1024];
-    let room = piece.len().min(buf.capacity() - buf.len()).max(1);
+    let room = piece.len().min(most).min(buf.capacity() - buf.len()).max(1);
     let mut read = ReadBuf::new(piece.get_mut(..room).unwrap_or_default());
     match Pin::new(stream).poll_read(&mut cx, &mut read) {
         Poll::Ready(Ok(())) => {

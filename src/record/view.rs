@@ -111,6 +111,21 @@ fn span(place: Place, range: Range<usize>) -> Span {
     Span { place, start: range.start as u32, end: range.end as u32 }
 }
 
+/// Copies encoded fields into the arena and lists them.
+fn copy_fields(arena: &mut Vec<u8>, list: &mut Vec<Field>, from: &Fields) {
+    let base = arena.len();
+    arena.extend_from_slice(&from.bytes);
+    list.extend(from.list.iter().map(|(key, value)| {
+        let bytes = from.bytes.get(key.clone()).unwrap_or_default();
+        let head = bytes.len() - msgpack::content(bytes).len();
+        Field {
+            key: span(Place::Arena, base + key.start..base + key.end),
+            value: span(Place::Arena, base + value.start..base + value.end),
+            head: u8::try_from(head).unwrap_or(u8::MAX),
+        }
+    }));
+}
+
 impl<'a> Record<'a> {
     /// Opens the entry. `source` is the buffer that `entry`'s offsets are of; the entry must have been validated.
     pub fn open(source: &'a [u8], entry: &entry::Entry, now: Time, scratch: &'a mut Scratch) -> Self {
@@ -352,19 +367,15 @@ impl<'a> Record<'a> {
 
     /// Appends what is in [`Record::parsed`] (which is emptied), as it is.
     pub fn append_parsed(&mut self) {
-        let base = self.arena.len();
-        self.arena.extend_from_slice(&self.parsed.bytes);
-        for (key, value) in &self.parsed.list {
-            let key_bytes = self.parsed.bytes.get(key.clone()).unwrap_or_default();
-            let head = key_bytes.len() - msgpack::content(key_bytes).len();
-            self.fields.push(Field {
-                key: span(Place::Arena, base + key.start..base + key.end),
-                value: span(Place::Arena, base + value.start..base + value.end),
-                head: head as u8,
-            });
-        }
+        copy_fields(self.arena, self.fields, self.parsed);
         self.parsed.clear();
         self.changed = true;
+    }
+
+    /// Appends fields that were encoded beforehand, as they are: fields of the same name stay.
+    pub fn append(&mut self, fields: &Fields) {
+        copy_fields(self.arena, self.fields, fields);
+        self.changed |= !fields.list.is_empty();
     }
 
     /// Replaces the whole list of fields (their spans must come from this record).

@@ -3,10 +3,11 @@
 
 mod accessor;
 mod library;
-mod multiline;
+pub mod multiline;
 mod parser;
 mod pattern;
 mod regex;
+mod template;
 mod timefmt;
 
 pub use accessor::Accessor;
@@ -15,3 +16,4 @@ pub use multiline::MultilineParser;
 pub use parser::Parser;
 pub use pattern::TagPattern;
 pub use regex::{Groups, Regex};
+pub use template::Template;

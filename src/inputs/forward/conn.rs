@@ -27,6 +27,8 @@ use crate::wire::forward::{Decoder, Fatal, Next, ack};
 const READ: usize = 64 * 1024;
 /// A drain ends when the client has been quiet this long.
 const QUIET: Duration = Duration::from_millis(200);
+/// Declared lengths up to this are believed while half of the memory is free.
+const PLENTY: usize = 1 << 20;
 /// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
 const MAX_DUE: usize = 4096;
 /// A frame that stands still within this long gives up its memory, by closing its connection, if others wait for it.
@@ -151,22 +153,23 @@ impl Connection {
         let mut stop = self.cx.stop.clone();
         // Set once the process stops: when to stop reading, whatever comes.
         let mut last_call: Option<Instant> = None;
+        // Set once the peer's writes fail: what is left in the socket is read to its end.
         let mut reading_ends = false;
         loop {
             if let Err(end) = self.write_acks().await {
                 return end;
             }
-            let quiet = async {
-                match last_call {
-                    Some(at) => tokio::time::sleep_until(at.min(Instant::now() + QUIET)).await,
-                    None => std::future::pending().await,
-                }
-            };
             let deadline = self.intake.deadline();
             let expire = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
+                }
+            };
+            let cut = async {
+                match last_call {
+                    Some(at) if !reading_ends => tokio::time::sleep_until(at).await,
+                    _ => std::future::pending().await,
                 }
             };
             let may_read = self.due.len() < MAX_DUE;
@@ -176,24 +179,47 @@ impl Connection {
                     true => std::future::pending().await,
                 }
             };
+            let wish = Wish {
+                buffered: self.buf.len(),
+                need: self.need,
+                charged: self.charge.bytes(),
+                max_frame: self.settings.max_frame,
+                has_oversize: self.oversize.is_some(),
+                quiet: (last_call.is_some() && !reading_ends).then_some(QUIET),
+            };
+            // What is due comes before reading: a client that never pauses must not keep it waiting.
             tokio::select! {
                 biased;
                 () = self.settled.notified(), if !self.due.is_empty() => {}
-                room = room_to_read(&self.cx, &self.conn, &self.buf, self.need, self.charge.bytes(), self.settings.max_frame, self.oversize.is_some()), if may_read => {
-                    match room {
-                        Err(e) => return End::Io(e),
-                        Ok(Room { target, charge, oversize }) => {
-                            self.charge.merge(charge);
-                            if oversize.is_some() {
-                                self.oversize = oversize;
-                            }
-                            self.buf.reserve(target.saturating_sub(self.buf.len()));
-                            // Growing in place may take more than was asked for.
-                            self.charge.grow_to(self.buf.capacity() as u64);
-                        }
+                at = stop.draining(), if last_call.is_none() => last_call = Some(at),
+                () = expire => self.intake.expire().await,
+                () = cut => {
+                    if !self.end_reading() {
+                        return End::Cut;
                     }
-                    match self.conn.try_read(&mut self.buf) {
-                        Ok(0) => return if self.buf.is_empty() || !reading_ends { End::Eof } else { End::Drained },
+                    reading_ends = true;
+                }
+                room = room_to_read(&self.cx, &self.conn, wish), if may_read => {
+                    let room = match room {
+                        Err(e) => return End::Io(e),
+                        Ok(Room::Quiet) => {
+                            if !self.end_reading() {
+                                return if self.buf.is_empty() { End::Drained } else { End::Cut };
+                            }
+                            reading_ends = true;
+                            continue;
+                        }
+                        Ok(Room::Granted(grant)) => grant,
+                    };
+                    self.charge.merge(room.charge);
+                    if room.oversize.is_some() {
+                        self.oversize = room.oversize;
+                    }
+                    self.buf.reserve(room.target.saturating_sub(self.buf.len()));
+                    // Growing in place may take more than was asked for.
+                    self.charge.grow_to(self.buf.capacity() as u64);
+                    match self.conn.try_read(&mut self.buf, room.most) {
+                        Ok(0) => return End::Eof,
                         Ok(_) => {
                             if let Err(end) = self.flush_frames().await {
                                 return end;
@@ -206,17 +232,6 @@ impl Connection {
                         Err(e) => return End::Io(e),
                     }
                 }
-                () = expire => self.intake.expire().await,
-                at = stop.draining(), if last_call.is_none() => last_call = Some(at),
-                () = quiet, if !reading_ends => {
-                    // Unix: nothing more can be written to us from here on (EPIPE), and what was written is read.
-                    if self.conn.shutdown_read() {
-                        reading_ends = true;
-                    } else {
-                        let sending = last_call.is_some_and(|at| Instant::now() >= at) || !self.buf.is_empty();
-                        return if sending { End::Cut } else { End::Drained };
-                    }
-                }
                 () = stalled => {
                     if self.oversize.is_some() || self.cx.budget.waiting() > 0 {
                         return End::Stalled;
@@ -224,6 +239,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// On a unix socket nothing more can be written to us from here on (the client gets EPIPE), and what was written
+    /// is still read. Says whether that could be done.
+    fn end_reading(&self) -> bool {
+        self.conn.shutdown_read()
     }
 
     /// Gives back what the budget lent for a read when nothing is buffered.
@@ -324,47 +345,69 @@ impl Connection {
     }
 }
 
-/// Room for the next read, granted by the budget.
-struct Room {
+/// What a connection wants for its next read.
+#[derive(Clone, Copy)]
+struct Wish {
+    /// Bytes in the buffer.
+    buffered: usize,
+    /// Bytes of the frame at hand that must be there before another look.
+    need: usize,
+    /// What the buffer takes of the budget already.
+    charged: u64,
+    max_frame: usize,
+    has_oversize: bool,
+    /// How long the client may be quiet; it is not quiet while bytes wait in the socket for memory.
+    quiet: Option<Duration>,
+}
+
+enum Room {
+    Granted(Grant),
+    /// Nothing came for so long.
+    Quiet,
+}
+
+/// Room for the next read.
+struct Grant {
     /// Bytes the buffer may hold.
     target: usize,
+    /// Most bytes to read: to the end of a large frame and no further, so that nothing has to be moved after it.
+    most: usize,
     charge: Charge,
     oversize: Option<OwnedSemaphorePermit>,
 }
 
 /// Waits until there is something to read and room to read it into.
-async fn room_to_read(
-    cx: &InputContext,
-    conn: &Conn,
-    buf: &BytesMut,
-    need: usize,
-    charged: u64,
-    max_frame: usize,
-    has_oversize: bool,
-) -> std::io::Result<Room> {
-    conn.readable().await?;
-    if buf.is_empty() {
-        // Mem_Buf_Limit is asked before a frame begins, never within one.
-        cx.meter.below_limit().await;
+async fn room_to_read(cx: &InputContext, conn: &Conn, wish: Wish) -> std::io::Result<Room> {
+    match wish.quiet {
+        None => conn.readable().await?,
+        Some(quiet) => match tokio::time::timeout(quiet, conn.readable()).await {
+            Ok(result) => result?,
+            Err(_) => return Ok(Room::Quiet),
+        },
     }
-    // A frame that says how long it is gets its room at once, in steps that are backed by bytes received:
-    // a declared length alone never makes the buffer more than four times what is there.
-    let wanted =
-        need.min(buf.len().saturating_mul(4)).max(buf.len() + READ / 4).max(READ).min(max_frame + READ);
-    let more = (wanted as u64).saturating_sub(charged);
+    // What counts is inside already: a frame of which a part is here waits like one that has not begun, and a frame
+    // larger than the limit is still read whole.
+    cx.meter.below_limit().await;
+    let Wish { buffered, need, charged, max_frame, has_oversize, .. } = wish;
+    let plenty = need <= PLENTY && cx.budget.used() + need as u64 <= cx.budget.limit() / 2;
+    // A declared length is believed at once only while memory is plentiful; else the buffer never becomes more than
+    // four times what has been received.
+    let believed = if plenty { need } else { need.min(buffered.saturating_mul(4)) };
+    let target = believed.max(buffered + READ / 4).max(READ).min(max_frame + READ);
+    let most = if need > buffered + READ { need - buffered } else { usize::MAX };
+    let more = (target as u64).saturating_sub(charged);
+    let grant = |charge, oversize| Ok(Room::Granted(Grant { target, most, charge, oversize }));
     if has_oversize {
-        return Ok(Room { target: wanted, charge: cx.budget.take(more), oversize: None });
+        return grant(cx.budget.take(more), None);
     }
     if let Some(charge) = cx.budget.try_take(more) {
-        return Ok(Room { target: wanted, charge, oversize: None });
+        return grant(charge, None);
     }
-    if buf.is_empty() {
-        return Ok(Room { target: wanted, charge: cx.budget.wait_take(more).await, oversize: None });
+    if buffered == 0 {
+        return grant(cx.budget.wait_take(more).await, None);
     }
     tokio::select! {
-        charge = cx.budget.wait_take(more) => Ok(Room { target: wanted, charge, oversize: None }),
-        oversize = cx.budget.oversize() => {
-            Ok(Room { target: wanted, charge: cx.budget.take(more), oversize })
-        }
+        charge = cx.budget.wait_take(more) => grant(charge, None),
+        oversize = cx.budget.oversize() => grant(cx.budget.take(more), oversize),
     }
 }

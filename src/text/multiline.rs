@@ -1,5 +1,0 @@
-//! The multiline engine.
-
-/// A compiled multiline parser.
-#[derive(Debug)]
-pub struct MultilineParser {}

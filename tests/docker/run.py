@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""End-to-end tests with a real Docker engine and its `fluentd` log driver.
+
+    run.py [NAME ...]        all tests, or those whose names match (globs)
+
+Needs root and Debian's docker.io and busybox-static (scripts/setup test installs them); else the tests are skipped.
+DOCKER_LINES sets the lines of the large runs (100000). KEEP=1 keeps the files of a failed test.
+"""
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import lossless
+import restart
+import small
+from support import suite
+
+
+def stop(*_):
+    sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    sys.exit(suite.run(lossless.TESTS + restart.TESTS + small.TESTS, sys.argv[1:]))

@@ -1,0 +1,16 @@
+//! End-to-end tests of the process on this machine's loopback, the house rules, and the sample configurations.
+//!
+//! Each test starts the binary with a configuration of its own in a temporary directory, speaks the forward protocol
+//! to it, and stops it; every stop asserts the two sums of the summary line. dockerd and client libraries have their
+//! own tests beside this directory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod acks;
+mod bad_input;
+mod disk_full;
+mod pieces;
+mod samples;
+mod shutdown;
+mod support;
+mod walls;
