@@ -22,8 +22,12 @@ pub fn check(
     let mut good = true;
     for entry in &section.entries {
         let own = info.all_keys().find(|k| k.is(&entry.key));
-        // What the core knows, the core judges, also where a plugin lists it to give it a default.
-        let of_core = core.iter().find(|k| k.is(&entry.key));
+        // What the core knows, the core judges, also where a plugin lists it to give it a default. Of the keys that it
+        // only lets pass, a plugin may have one of its own.
+        let of_core = core
+            .iter()
+            .find(|k| k.is(&entry.key))
+            .filter(|k| own.is_none() || !core_keys::LET_PASS.contains(&k.name));
         let Some(key) = of_core.or(own) else {
             unknown_key(entry, &title, info, core, diags);
             good = false;

@@ -13,6 +13,8 @@ mod load;
 mod multiline;
 mod names;
 mod parsers;
+#[cfg(test)]
+mod samples;
 mod section;
 mod service;
 pub mod value;
