@@ -14,10 +14,12 @@ use crate::config::{self, Section, SectionKind};
 /// Where findings about flags stand.
 pub(super) const PLACE: &str = "command line";
 
-/// Fluent Bit's flags, on firelane.
+const WITHOUT_EFFECT: &str = "Accepted without effect yet";
+
+/// A FireLens log router, with Fluent Bit's flags.
 #[derive(Debug, Parser)]
-#[command(name = "fluent-bit", version, arg_required_else_help = true)]
-#[command(after_help = "This is firelane, a FireLens log router; `firelane --help` shows its own commands.")]
+#[command(name = "firelane", bin_name = "fluent-bit", version, arg_required_else_help = true)]
+#[command(after_help = "`firelane --help` shows firelane's own commands and the exit codes.")]
 pub(super) struct Flags {
     /// Configuration file, classic (.conf) or YAML (.yaml, .yml)
     #[arg(short, long, value_name = "FILE")]
@@ -67,43 +69,59 @@ pub(super) struct Flags {
     /// Passed over with a warning: firelane's plugins are built in
     #[arg(short = 'e', long = "plugin", value_name = "FILE.so")]
     plugins: Vec<String>,
-    /// Accepted without effect yet, as the next ones
-    #[arg(short = 'b', long = "storage_path", value_name = "DIR")]
+    /// Where records are kept
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'b', long = "storage_path", value_name = "DIR")]
     storage_path: Option<String>,
-    #[arg(short = 'H', long)]
+    /// The HTTP server
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'H', long)]
     http: bool,
-    #[arg(short = 'L', long = "http_listen", value_name = "ADDRESS")]
+    /// Its address
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'L', long = "http_listen", value_name = "ADDRESS")]
     http_listen: Option<String>,
-    #[arg(short = 'P', long, value_name = "PORT")]
+    /// Its port
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'P', long, value_name = "PORT")]
     port: Option<String>,
-    #[arg(short, long)]
+    /// Run in the background
+    #[arg(help_heading = WITHOUT_EFFECT, short, long)]
     daemon: bool,
-    #[arg(short = 's', long = "coro_stack_size", value_name = "BYTES")]
+    /// Stack of a coroutine
+    #[arg(help_heading = WITHOUT_EFFECT, short = 's', long = "coro_stack_size", value_name = "BYTES")]
     coro_stack_size: Option<String>,
-    #[arg(short = 'Y', long = "enable-hot-reload")]
+    /// Reload on a signal
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'Y', long = "enable-hot-reload")]
     hot_reload: bool,
-    #[arg(short = 'W', long = "disable-thread-safety-on-hot-reloading")]
+    /// Reload with less care
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'W', long = "disable-thread-safety-on-hot-reloading")]
     unsafe_reload: bool,
-    #[arg(short = 'Z', long = "enable-chunk-trace")]
+    /// Trace chunks
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'Z', long = "enable-chunk-trace")]
     chunk_trace: bool,
-    #[arg(long = "enable-fips")]
+    /// FIPS mode
+    #[arg(help_heading = WITHOUT_EFFECT, long = "enable-fips")]
     fips: bool,
-    #[arg(short = 'S', long)]
+    /// A support report
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'S', long)]
     sosreport: bool,
-    #[arg(long)]
+    /// A supervising parent
+    #[arg(help_heading = WITHOUT_EFFECT, long)]
     supervisor: bool,
-    #[arg(long = "trace", value_name = "PIPELINE")]
+    /// A pipeline for traces
+    #[arg(help_heading = WITHOUT_EFFECT, long = "trace", value_name = "PIPELINE")]
     trace: Option<String>,
-    #[arg(long = "trace-input", value_name = "INPUT")]
+    /// Its input
+    #[arg(help_heading = WITHOUT_EFFECT, long = "trace-input", value_name = "INPUT")]
     trace_input: Option<String>,
-    #[arg(long = "trace-output", value_name = "OUTPUT")]
+    /// Its output
+    #[arg(help_heading = WITHOUT_EFFECT, long = "trace-output", value_name = "OUTPUT")]
     trace_output: Option<String>,
-    #[arg(long = "trace-output-property", value_name = "KEY=VALUE")]
+    /// A key of its output
+    #[arg(help_heading = WITHOUT_EFFECT, long = "trace-output-property", value_name = "KEY=VALUE")]
     trace_output_property: Vec<String>,
-    /// Refused: custom plugins and stream tasks are not built in
-    #[arg(short = 'C', long, value_name = "PLUGIN")]
+    /// A custom plugin (refused)
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'C', long, value_name = "PLUGIN")]
     custom: Vec<String>,
-    #[arg(short = 'T', long = "sp-task", value_name = "SQL")]
+    /// A stream processor task (refused; use -F rewrite_tag)
+    #[arg(help_heading = WITHOUT_EFFECT, short = 'T', long = "sp-task", value_name = "SQL")]
     sp_task: Vec<String>,
     #[arg(hide = true)]
     rest: Vec<String>,

@@ -234,8 +234,8 @@ pub fn unknown_plugin(
 
 /// The candidate closest to `word`, if one is close enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Two slips in a short word, one more for every four letters.
-    let allowed = 1 + word.chars().count() / 3;
+    // One slip in a short word, one for every three letters in a longer one.
+    let allowed = (word.chars().count() / 3).max(1);
     candidates
         .map(|c| (distance(word, c), c))
         .filter(|(d, _)| *d <= allowed)

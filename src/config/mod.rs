@@ -17,6 +17,7 @@ mod parsers;
 mod samples;
 mod section;
 mod service;
+mod streams;
 pub mod value;
 mod whole;
 pub mod yaml;

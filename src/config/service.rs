@@ -10,7 +10,6 @@ use super::check::nearest;
 use super::core_keys::LEVELS;
 use super::diag::Diagnostics;
 use super::env::Env;
-use super::headers::STREAMS_HINT;
 use super::kind::{Key, Type};
 use super::section::Entry;
 use super::value;
@@ -193,6 +192,8 @@ impl Service {
                     );
                 }
             }
+            // Read, or refused, by `load`.
+            "parsers_file" | "streams_file" => {}
             "log_file" => self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "json.escape_unicode" => match value::boolean(text) {
                 Some(on) => self.escape_unicode = on,
@@ -207,11 +208,6 @@ impl Service {
                 Some(bytes) if bytes >= MIN_MEMORY => self.memory_limit = Some(bytes),
                 _ => bad("at least 4 MiB", "the default is used".into()),
             },
-            "streams_file" => diags.error_hint(
-                Some(&entry.pos),
-                "Streams_File (stream processor) is not supported: the records it would make would go nowhere",
-                STREAMS_HINT,
-            ),
             "plugins_file" => {
                 diags.warn(Some(&entry.pos), "Plugins_File is passed over: firelane loads no shared objects");
             }
@@ -237,6 +233,9 @@ fn unknown(entry: &Entry, diags: &mut Diagnostics) {
         return diags.error_hint(Some(&entry.pos), message, "remove it: firelane has no telemetry block yet");
     }
     let does = match nearest(&entry.key, KEYS.iter().map(|k| k.name)) {
+        _ if entry.key.starts_with('@') => {
+            "it is passed over; a directive begins in the first column".to_owned()
+        }
         Some(meant) => format!("it is passed over; did you mean \"{meant}\"?"),
         None => "it is passed over".to_owned(),
     };
@@ -399,11 +398,5 @@ mod tests {
         }
         let (_, found) = read(&[("http_port", "abc"), ("storage.sync", "x"), ("log_level", "Warning")], &[]);
         assert!(found.iter().all(|f| f.0 == Level::Warning), "{found:?}");
-    }
-
-    #[test]
-    fn streams_file_is_refused_with_the_rule_to_use() {
-        let (_, found) = read(&[("streams_file", "s.conf")], &[]);
-        assert!(found[0].0 == Level::Error && found[0].1.contains("rewrite_tag"));
     }
 }

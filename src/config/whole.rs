@@ -54,6 +54,9 @@ fn outputs(document: &Document, diags: &mut Diagnostics) {
 
 /// The tags that records can have, if they can be known: not where a client or a rewrite_tag filter makes them.
 fn known_tags(document: &Document) -> Option<Vec<String>> {
+    if document.inputs.is_empty() {
+        return None;
+    }
     let plugin = |section: &Section| section.last("name").map(|e| e.value.to_ascii_lowercase());
     if document.filters.iter().any(|f| plugin(f).as_deref() == Some("rewrite_tag")) {
         return None;
