@@ -53,6 +53,9 @@ pub trait Input: Send {
     fn start(self: Box<Self>, cx: InputContext) -> BoxFuture<'static, Result<(), String>>;
 }
 
+/// Makes an intake for one connection or source of an input.
+pub type IntakeMaker = dyn Fn(&InputContext) -> Box<dyn Intake> + Send + Sync;
+
 /// What a running input works with.
 #[derive(Clone)]
 pub struct InputContext {
@@ -73,7 +76,7 @@ pub struct InputContext {
     /// Counters.
     pub totals: Arc<Totals>,
     /// Makes an intake, one for each connection or source.
-    pub intakes: Arc<dyn Fn(&InputContext) -> Box<dyn Intake> + Send + Sync>,
+    pub intakes: Arc<IntakeMaker>,
     /// Asks the process to drain and end (standard input has ended).
     pub end_process: Arc<Notify>,
 }
