@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+/// Without ASCII blanks at both ends, as C's `isspace` sees them; others are part of a value.
+pub fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}'])
+}
+
 /// `true/on/yes`, `false/off/no`, any case.
 pub fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
