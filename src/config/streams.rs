@@ -2,7 +2,7 @@
 //!
 //! Enters: the query of a task. Leaves: a hint; a general one where the query does more than send records on.
 
-use regex::Regex;
+use fancy_regex::Regex;
 
 /// What to do instead of a task whose query is not known.
 pub(super) const HINT: &str =
@@ -21,10 +21,10 @@ pub(super) fn hint<'q>(queries: impl Iterator<Item = &'q str>) -> String {
 }
 
 fn filter(query: &str) -> Option<String> {
-    let found = Regex::new(QUERY).ok()?.captures(query)?;
+    let found = Regex::new(QUERY).ok()?.captures(query).ok()??;
     let (new, old) = (found.get(1)?.as_str(), found.get(2)?.as_str());
     let (key, pattern) = match (found.get(3), found.get(4)) {
-        (Some(key), Some(value)) => (key.as_str(), format!("^{}$", regex::escape(value.as_str()))),
+        (Some(key), Some(value)) => (key.as_str(), format!("^{}$", fancy_regex::escape(value.as_str()))),
         // Any text will do, but a rule looks at one key.
         _ => ("KEY", ".".to_owned()),
     };

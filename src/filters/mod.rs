@@ -17,6 +17,7 @@ mod grep;
 mod modify;
 mod multiline;
 mod nest;
+mod parser;
 pub mod program;
 #[cfg(test)]
 mod properties;
@@ -27,6 +28,7 @@ mod stdout;
 #[cfg(test)]
 mod testing;
 mod throttle;
+mod type_converter;
 
 /// Every filter there is.
 pub const KINDS: &[&FilterKind] = &[
@@ -34,10 +36,12 @@ pub const KINDS: &[&FilterKind] = &[
     &modify::KIND,
     &multiline::KIND,
     &nest::KIND,
+    &parser::KIND,
     &record_modifier::KIND,
     &rewrite_tag::KIND,
     &stdout::KIND,
     &throttle::KIND,
+    &type_converter::KIND,
 ];
 
 /// A row of the table.

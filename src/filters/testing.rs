@@ -25,6 +25,15 @@ pub(super) struct Outcome {
 
 /// What `build` and the checks before it say about `Key value` lines, and the filter if it was built.
 pub(super) fn build(name: &str, lines: &[&str]) -> (Option<Arc<dyn Filter>>, Findings) {
+    build_with(&Library::default(), name, lines)
+}
+
+/// As [`build`], with parsers to name.
+pub(super) fn build_with(
+    library: &Library,
+    name: &str,
+    lines: &[&str],
+) -> (Option<Arc<dyn Filter>>, Findings) {
     let kind = super::find(name).unwrap();
     let mut entries = vec![("Name".to_owned(), name.to_owned()), ("Match".to_owned(), "t*".to_owned())];
     entries.extend(lines.iter().map(|l| {
@@ -36,12 +45,7 @@ pub(super) fn build(name: &str, lines: &[&str]) -> (Option<Arc<dyn Filter>>, Fin
     let mut diags = Diagnostics::new();
     let filter =
         config::check(&section, format!("{name}.0"), &kind.info, CORE_FILTER, &mut diags).and_then(|s| {
-            let library = Library::default();
-            (kind.build)(
-                &s,
-                &BuildContext { library: &library, multiline_buffer_limit: 2_000_000 },
-                &mut diags,
-            )
+            (kind.build)(&s, &BuildContext { library, multiline_buffer_limit: 2_000_000 }, &mut diags)
         });
     let found = diags.iter().map(|d| (d.level, d.to_string())).collect();
     (filter.filter(|_| !diags.refused(false)), found)

@@ -372,6 +372,30 @@ impl<'a> Record<'a> {
         self.changed = true;
     }
 
+    /// Puts what is in [`Record::parsed`] (which is emptied) before those fields that `keep(position)` keeps; the others
+    /// go. Of two fields with the same key the kept one stays.
+    pub fn take_parsed_before(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let mut position = 0;
+        self.fields.retain(|_| {
+            position += 1;
+            keep(position - 1)
+        });
+        let kept = self.fields.len();
+        // Of a record with very many fields the parsed ones stay too, rather than compare each with each: whoever reads
+        // a record takes the last of a key, which is the kept one.
+        if kept * self.parsed.list.len() <= 1 << 14 {
+            let mut parsed = std::mem::take(self.parsed);
+            let Fields { bytes, list } = &mut parsed;
+            list.retain(|(key, _)| {
+                let key = msgpack::content(bytes.get(key.clone()).unwrap_or_default());
+                self.find(key).is_none()
+            });
+            *self.parsed = parsed;
+        }
+        self.append_parsed();
+        self.fields.rotate_left(kept);
+    }
+
     /// Appends fields that were encoded beforehand, as they are: fields of the same name stay.
     pub fn append(&mut self, fields: &Fields) {
         copy_fields(self.arena, self.fields, fields);

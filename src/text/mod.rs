@@ -4,6 +4,7 @@
 mod accessor;
 mod library;
 pub mod multiline;
+pub mod number;
 mod parser;
 mod pattern;
 mod regex;
@@ -13,7 +14,8 @@ mod timefmt;
 pub use accessor::Accessor;
 pub use library::Library;
 pub use multiline::MultilineParser;
-pub use parser::Parser;
+pub use parser::{Decoder, FieldType, Parser, ParserSpec, boolean};
 pub use pattern::TagPattern;
 pub use regex::{Groups, Regex};
 pub use template::Template;
+pub use timefmt::{TimeFormat, Zone};

@@ -285,6 +285,17 @@ pub fn write_str(out: &mut Vec<u8>, s: &[u8]) {
     out.extend_from_slice(s);
 }
 
+/// The header of a string of `len` bytes, and how many bytes of it count.
+pub fn str_header(len: usize) -> ([u8; 5], usize) {
+    let [a, b, c, d] = (len as u32).to_be_bytes();
+    match len {
+        0..=31 => ([0xa0 | d, 0, 0, 0, 0], 1),
+        32..=0xff => ([0xd9, d, 0, 0, 0], 2),
+        0x100..=0xffff => ([0xda, c, d, 0, 0], 3),
+        _ => ([0xdb, a, b, c, d], 5),
+    }
+}
+
 /// Appends a binary.
 pub fn write_bin(out: &mut Vec<u8>, s: &[u8]) {
     match s.len() {

@@ -69,6 +69,10 @@ impl Line<First> for Text<'_, '_> {
         self.text
     }
 
+    fn time(&self) -> Time {
+        self.record.time()
+    }
+
     fn field(&self, key: &[u8]) -> Option<&[u8]> {
         msgpack::value(self.record.get(key)?)?.text()
     }

@@ -10,7 +10,7 @@ use crate::record::{Fields, Time};
 pub(super) struct Cri;
 
 impl LineParser for Cri {
-    fn parse(&self, line: &[u8], fields: &mut Fields) -> Option<Option<Time>> {
+    fn parse(&self, line: &[u8], fields: &mut Fields, _: Time) -> Option<Option<Time>> {
         let mut parts = line.splitn(4, |b| *b == b' ');
         let (time, stream, piece) = (parts.next()?, parts.next()?, parts.next()?);
         let text = parts.next()?;

@@ -40,6 +40,9 @@ pub trait Line<F> {
     /// The text.
     fn text(&self) -> &[u8];
 
+    /// When it came: gives what the time in it leaves out (a year).
+    fn time(&self) -> Time;
+
     /// Another field beside it, if the source has fields and it holds text.
     fn field(&self, key: &[u8]) -> Option<&[u8]>;
 

@@ -66,7 +66,7 @@ impl<F: Default> Lane<F> {
         let mut time = None;
         if let Some(first) = &parser.parser {
             fields.clear();
-            time = first.parse(line.text(), fields)?;
+            time = first.parse(line.text(), fields, line.time())?;
         }
         let fields: &'l Fields = fields;
         let (parsed, content) = match &parser.parser {

@@ -5,7 +5,7 @@ use crate::record::{Fields, Time};
 use crate::text::Parser;
 
 impl LineParser for Parser {
-    fn parse(&self, _line: &[u8], _fields: &mut Fields) -> Option<Option<Time>> {
-        None
+    fn parse(&self, line: &[u8], fields: &mut Fields, now: Time) -> Option<Option<Time>> {
+        Parser::parse(self, line, fields, now)
     }
 }

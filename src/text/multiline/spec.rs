@@ -11,8 +11,9 @@ use crate::record::{Fields, Time};
 
 /// What takes a line apart before it is looked at.
 pub trait LineParser: std::fmt::Debug + Send + Sync {
-    /// Appends the fields of the line. `None` when it is no such line, else the time in it, if there is one.
-    fn parse(&self, line: &[u8], fields: &mut Fields) -> Option<Option<Time>>;
+    /// Puts the fields of the line into `fields`, which are empty. `None` when it is no such line, else the time in it,
+    /// if there is one. `now` gives what that leaves out.
+    fn parse(&self, line: &[u8], fields: &mut Fields, now: Time) -> Option<Option<Time>>;
 }
 
 /// One `rule "from, from" "pattern" "to"`.

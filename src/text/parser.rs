@@ -1,5 +1,0 @@
-//! Parsers.
-
-/// A compiled parser.
-#[derive(Debug)]
-pub struct Parser {}
