@@ -20,11 +20,18 @@ pub use crate::rt::Meter;
 use crate::rt::{Budget, Stop, Tasks};
 use crate::text::Library;
 
-/// Every input there is.
+mod dummy;
 mod forward;
+mod listen;
+mod read;
+mod split;
+mod stdin;
+mod tcp;
+#[cfg(test)]
+mod testing;
 
 /// Every input there is.
-pub const KINDS: &[&InputKind] = &[&forward::KIND];
+pub const KINDS: &[&InputKind] = &[&dummy::KIND, &forward::KIND, &stdin::KIND, &tcp::KIND];
 
 /// A row of the table.
 pub struct InputKind {
