@@ -4,22 +4,12 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use super::{EXIT_USAGE, complain, say};
-use crate::config::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Key, PluginInfo, SERVICE_KEYS, Type, nearest};
-use crate::{filters, inputs, outputs};
-
-/// Kind, plugin, the keys of its kind.
-type Row = (&'static str, &'static PluginInfo, &'static [Key]);
+use crate::config::{Key, PluginInfo, SERVICE_KEYS, Type, nearest};
+use crate::pipeline::catalog::{Row, plugins};
 
 const MORE: &str = "\n\
     firelane explain filter grep   the keys of a plugin\n\
     firelane explain service       the keys of [SERVICE]\n";
-
-fn plugins() -> Vec<Row> {
-    let inputs = inputs::KINDS.iter().map(|k| ("input", &k.info, CORE_INPUT));
-    let filters = filters::KINDS.iter().map(|k| ("filter", &k.info, CORE_FILTER));
-    let outputs = outputs::KINDS.iter().map(|k| ("output", &k.info, CORE_OUTPUT));
-    inputs.chain(filters).chain(outputs).collect()
-}
 
 /// Prints the lists, or what is asked for.
 pub(super) fn explain(what: Option<&str>, name: Option<&str>) -> ExitCode {
@@ -36,7 +26,7 @@ pub(super) fn explain(what: Option<&str>, name: Option<&str>) -> ExitCode {
 }
 
 fn text(what: Option<&str>, name: Option<&str>) -> Result<String, String> {
-    let all = plugins();
+    let all: Vec<Row> = plugins().collect();
     let Some(what) = what else { return Ok(list(&all, None) + MORE) };
     let kind = what.trim_matches(['[', ']']).trim_end_matches(['s', 'S']).to_ascii_lowercase();
     if kind == "service" {
@@ -51,11 +41,11 @@ fn text(what: Option<&str>, name: Option<&str>) -> Result<String, String> {
     };
     let found: Vec<String> = all
         .iter()
-        .filter(|(k, info, _)| (!is_kind || *k == kind) && is_called(info, wanted))
+        .filter(|row| (!is_kind || row.kind == kind) && is_called(row.info, wanted))
         .map(plugin)
         .collect();
     if found.is_empty() {
-        let guess = match nearest(&wanted.to_ascii_lowercase(), all.iter().map(|r| r.1.name)) {
+        let guess = match nearest(&wanted.to_ascii_lowercase(), all.iter().map(|r| r.info.name)) {
             Some(meant) => format!("did you mean {meant}?"),
             None => "firelane explain lists all".to_owned(),
         };
@@ -72,7 +62,7 @@ fn is_called(info: &PluginInfo, name: &str) -> bool {
 fn list(all: &[Row], kind: Option<&str>) -> String {
     let mut out = String::new();
     let mut last = "";
-    for (k, info, _) in all.iter().filter(|row| kind.is_none_or(|k| row.0 == k)) {
+    for Row { kind: k, info, .. } in all.iter().filter(|row| kind.is_none_or(|k| row.kind == k)) {
         if *k != last {
             line(&mut out, format_args!("{}{k}s:", if last.is_empty() { "" } else { "\n" }));
             last = k;
@@ -82,7 +72,7 @@ fn list(all: &[Row], kind: Option<&str>) -> String {
     out
 }
 
-fn plugin((kind, info, core): &Row) -> String {
+fn plugin(Row { kind, info, core }: &Row) -> String {
     let mut out = String::new();
     line(&mut out, format_args!("{kind} {}: {}", info.name, info.summary));
     if !info.aliases.is_empty() {
@@ -134,7 +124,7 @@ mod tests {
     #[test]
     fn every_plugin_is_listed_and_explained() {
         let all = text(None, None).unwrap();
-        for (kind, info, _) in plugins() {
+        for Row { kind, info, .. } in plugins() {
             assert!(all.contains(info.name), "{}", info.name);
             let one = text(Some(kind), Some(info.name)).unwrap();
             for key in info.all_keys() {
