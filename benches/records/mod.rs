@@ -41,7 +41,7 @@ fn record(out: &mut Vec<u8>, i: u64) {
 }
 
 /// Entries back to back, and how many.
-pub fn entries(n: u64) -> (Vec<u8>, u64) {
+pub(crate) fn entries(n: u64) -> (Vec<u8>, u64) {
     let mut out = Vec::new();
     for i in 0..n {
         entry::write_head(&mut out, Time::new(1_760_000_000 + i as i64, 5), None);
@@ -51,7 +51,7 @@ pub fn entries(n: u64) -> (Vec<u8>, u64) {
 }
 
 /// Message frames as docker's driver sends them.
-pub fn messages(n: u64) -> Vec<u8> {
+pub(crate) fn messages(n: u64) -> Vec<u8> {
     let mut out = Vec::new();
     for i in 0..n {
         out.push(0x94);

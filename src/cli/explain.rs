@@ -1,72 +1,99 @@
 //! `explain`: the tables of plugins and keys, as text. The tables are those that check configurations.
 
+use std::fmt::Write;
 use std::process::ExitCode;
 
-use super::EXIT_USAGE;
-use crate::config::{CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Key, PluginInfo, Type, nearest};
-use crate::{filters, inputs, outputs};
+use super::{EXIT_USAGE, complain, say};
+use crate::config::{Key, PluginInfo, SERVICE_KEYS, Type, nearest};
+use crate::pipeline::catalog::{Row, plugins};
 
-type Row = (&'static str, &'static PluginInfo, &'static [Key]);
+const MORE: &str = "\n\
+    firelane explain filter grep   the keys of a plugin\n\
+    firelane explain service       the keys of [SERVICE]\n";
 
-fn plugins() -> Vec<Row> {
-    let inputs = inputs::KINDS.iter().map(|k| ("input", &k.info, CORE_INPUT));
-    let filters = filters::KINDS.iter().map(|k| ("filter", &k.info, CORE_FILTER));
-    let outputs = outputs::KINDS.iter().map(|k| ("output", &k.info, CORE_OUTPUT));
-    inputs.chain(filters).chain(outputs).collect()
+/// Prints the lists, or what is asked for.
+pub(super) fn explain(what: Option<&str>, name: Option<&str>) -> ExitCode {
+    match text(what, name) {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            complain("error", message);
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }
 
-pub(super) fn explain(what: Option<&str>, name: Option<&str>) -> ExitCode {
-    let all = plugins();
-    let Some(what) = what else {
-        list(&all, |_| true);
-        println!("\nfirelane explain filter grep   shows the keys of a plugin");
-        return ExitCode::SUCCESS;
-    };
-    let kind = what.trim_end_matches('s').to_ascii_lowercase();
+fn text(what: Option<&str>, name: Option<&str>) -> Result<String, String> {
+    let all: Vec<Row> = plugins().collect();
+    let Some(what) = what else { return Ok(list(&all, None) + MORE) };
+    let kind = what.trim_matches(['[', ']']).trim_end_matches(['s', 'S']).to_ascii_lowercase();
+    if kind == "service" {
+        return Ok("[SERVICE]: settings of the process\n\n".to_owned() + &keys(SERVICE_KEYS.iter()));
+    }
     let is_kind = ["input", "filter", "output"].contains(&kind.as_str());
-    let (kind, name) = match (is_kind, name) {
-        (true, None) => {
-            list(&all, |row| row.0 == kind);
-            return ExitCode::SUCCESS;
-        }
-        (true, Some(name)) => (Some(kind), name),
-        (false, _) => (None, what),
+    let wanted = match name {
+        None if is_kind => return Ok(list(&all, Some(&kind))),
+        None => what,
+        Some(_) if !is_kind => return Err(format!("{what} is none of input, filter and output")),
+        Some(name) => name,
     };
-    let found: Vec<&Row> = all
+    let found: Vec<String> = all
         .iter()
-        .filter(|row| kind.as_deref().is_none_or(|k| row.0 == k) && row.1.name.eq_ignore_ascii_case(name))
+        .filter(|row| (!is_kind || row.kind == kind) && is_called(row.info, wanted))
+        .map(plugin)
         .collect();
     if found.is_empty() {
-        let guess = match nearest(name, all.iter().map(|r| r.1.name)) {
+        let guess = match nearest(&wanted.to_ascii_lowercase(), all.iter().map(|r| r.info.name)) {
             Some(meant) => format!("did you mean {meant}?"),
             None => "firelane explain lists all".to_owned(),
         };
-        eprintln!("error: no plugin is called {name}; {guess}");
-        return ExitCode::from(EXIT_USAGE);
+        let kind = if is_kind { kind.as_str() } else { "plugin" };
+        return Err(format!("no {kind} is called {wanted}; {guess}"));
     }
-    for (kind, info, core) in found {
-        println!("{kind} {}: {}\n", info.name, info.summary);
-        keys(info.all_keys());
-        println!("\nKeys that every {kind} takes:\n");
-        keys(core.iter());
-        println!();
-    }
-    ExitCode::SUCCESS
+    Ok(found.join("\n"))
 }
 
-fn list(all: &[Row], keep: impl Fn(&Row) -> bool) {
+fn is_called(info: &PluginInfo, name: &str) -> bool {
+    std::iter::once(&info.name).chain(info.aliases).any(|n| n.eq_ignore_ascii_case(name))
+}
+
+fn list(all: &[Row], kind: Option<&str>) -> String {
+    let mut out = String::new();
     let mut last = "";
-    for row in all.iter().filter(|r| keep(r)) {
-        if row.0 != last {
-            println!("{}{}s", if last.is_empty() { "" } else { "\n" }, row.0);
-            last = row.0;
+    for Row { kind: k, info, .. } in all.iter().filter(|row| kind.is_none_or(|k| row.kind == k)) {
+        if *k != last {
+            line(&mut out, format_args!("{}{k}s:", if last.is_empty() { "" } else { "\n" }));
+            last = k;
         }
-        println!("  {:<18} {}", row.1.name, row.1.summary);
+        line(&mut out, format_args!("  {:<18} {}", info.name, info.summary));
     }
+    out
 }
 
-fn keys(keys: impl Iterator<Item = &'static Key>) {
-    for key in keys {
+fn plugin(Row { kind, info, core }: &Row) -> String {
+    let mut out = String::new();
+    line(&mut out, format_args!("{kind} {}: {}", info.name, info.summary));
+    if !info.aliases.is_empty() {
+        line(&mut out, format_args!("also called {}", info.aliases.join(", ")));
+    }
+    if info.all_keys().next().is_some() {
+        line(&mut out, format_args!("\nIts keys:\n"));
+        out += &keys(info.all_keys());
+    }
+    line(&mut out, format_args!("\nKeys that every {kind} takes:\n"));
+    // A plugin lists some of them to say more.
+    out += &keys(core.iter().filter(|c| info.all_keys().all(|k| k.name != c.name)));
+    out
+}
+
+fn keys<'k>(keys: impl Iterator<Item = &'k Key>) -> String {
+    let rows: Vec<(String, &Key)> =
+        keys.map(|k| (if k.prefix { format!("{}*", k.name) } else { k.name.to_owned() }, k)).collect();
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let mut out = String::new();
+    for (name, key) in rows {
         let ty = match key.ty {
             Type::Str => "text",
             Type::Bool => "on|off",
@@ -78,8 +105,43 @@ fn keys(keys: impl Iterator<Item = &'static Key>) {
             Type::Words(_) => "words",
             Type::Regex => "pattern",
         };
+        let multi = if key.multi { ", repeatable" } else { "" };
         let default = key.default.map(|d| format!(" [{d}]")).unwrap_or_default();
-        let multi = if key.multi { " (repeatable)" } else { "" };
-        println!("  {:<28} {ty:<8} {}{multi}{default}", key.name, key.help);
+        line(&mut out, format_args!("  {name:<width$}  {ty:<8} {}{multi}{default}", key.help));
+    }
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _always_ok = writeln!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_is_listed_and_explained() {
+        let all = text(None, None).unwrap();
+        for Row { kind, info, .. } in plugins() {
+            assert!(all.contains(info.name), "{}", info.name);
+            let one = text(Some(kind), Some(info.name)).unwrap();
+            for key in info.all_keys() {
+                assert_eq!(one.matches(&format!("  {} ", key.name)).count(), 1, "{} {}", info.name, key.name);
+            }
+        }
+        assert!(text(Some("grep"), None).unwrap().contains("exclude"));
+        assert!(text(Some("filters"), None).unwrap().contains("grep"));
+        assert!(text(Some("service"), None).unwrap().contains("flush"));
+    }
+
+    #[test]
+    fn a_misspelt_name_gets_a_guess() {
+        assert_eq!(text(Some("grpe"), None).unwrap_err(), "no plugin is called grpe; did you mean grep?");
+        assert!(
+            text(Some("filter"), Some("forward")).unwrap_err().starts_with("no filter is called forward")
+        );
+        assert!(text(Some("grep"), Some("x")).is_err());
     }
 }

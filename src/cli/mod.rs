@@ -2,37 +2,61 @@
 //!
 //! Enters: arguments. Leaves: an exit code: 0 nothing accepted was lost; 1 accepted records were given up, or a port could
 //! not be opened, or a task failed; 2 the configuration or the command line was refused.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where firelane speaks to a person")]
 
 mod args;
 mod explain;
-mod start;
+mod flags;
+mod job;
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{COMMANDS, Cli, Command};
 
 /// Exit code: the configuration or the command line was refused.
 pub const EXIT_USAGE: u8 = 2;
 
-/// Runs the command line; the program's name decides nothing, Fluent Bit's flags work under any name.
+/// Runs the command line. Without a command, or when the program is called `fluent-bit`, the flags are Fluent Bit's.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let cli = match Cli::try_parse_from(args::translate(&args)) {
-        Ok(cli) => cli,
-        Err(e) => {
-            let code = if e.use_stderr() { EXIT_USAGE } else { 0 };
-            // Nobody is left to tell when standard error is gone.
-            let _gone = e.print();
-            return ExitCode::from(code);
-        }
-    };
-    match cli.command {
-        Command::Run(run) => start::run(&run),
-        Command::Check(check) => start::check(&check),
-        Command::Explain(what) => explain::explain(what.what.as_deref(), what.name.as_deref()),
+    if flags::are_flags(&args, COMMANDS) {
+        return match flags::parse(&args) {
+            Ok(job) => job::run(&job),
+            Err(e) => usage(&e),
+        };
     }
+    match Cli::try_parse_from(&args) {
+        Ok(Cli { command: Command::Run(run) }) => job::run(&run.into()),
+        Ok(Cli { command: Command::Check(check) }) => job::check(&check.into(), true),
+        Ok(Cli { command: Command::Explain(what) }) => {
+            explain::explain(what.what.as_deref(), what.name.as_deref())
+        }
+        Err(e) => usage(&e),
+    }
+}
+
+/// Help and version were asked for; anything else was not understood.
+fn usage(e: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the stream is gone.
+    let _gone = e.print();
+    ExitCode::from(if e.use_stderr() { EXIT_USAGE } else { 0 })
+}
+
+/// Prints to standard output; a reader that has gone (`| head`) is no failure.
+fn say(text: &str) {
+    let _gone = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints a line to standard error.
+fn say_aside(line: impl Display) {
+    let _gone = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Prints a finding to standard error.
+fn complain(level: &str, finding: impl Display) {
+    say_aside(format_args!("{level}: {finding}"));
 }

@@ -22,8 +22,12 @@ pub fn check(
     let mut good = true;
     for entry in &section.entries {
         let own = info.all_keys().find(|k| k.is(&entry.key));
-        // What the core knows, the core judges, also where a plugin lists it to give it a default.
-        let of_core = core.iter().find(|k| k.is(&entry.key));
+        // What the core knows, the core judges, also where a plugin lists it to give it a default. Of the keys that it
+        // only lets pass, a plugin may have one of its own.
+        let of_core = core
+            .iter()
+            .find(|k| k.is(&entry.key))
+            .filter(|k| own.is_none() || !core_keys::LET_PASS.contains(&k.name));
         let Some(key) = of_core.or(own) else {
             unknown_key(entry, &title, info, core, diags);
             good = false;
@@ -230,8 +234,8 @@ pub fn unknown_plugin(
 
 /// The candidate closest to `word`, if one is close enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Two slips in a short word, one more for every four letters.
-    let allowed = 1 + word.chars().count() / 3;
+    // One slip in a short word, one for every three letters in a longer one.
+    let allowed = (word.chars().count() / 3).max(1);
     candidates
         .map(|c| (distance(word, c), c))
         .filter(|(d, _)| *d <= allowed)

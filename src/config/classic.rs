@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::diag::Pos;
+use super::value::trim;
 
 /// One meaningful line.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,8 +129,8 @@ fn entry<'t>(
             "begin sections in the first column",
         ));
     }
-    let value = value.trim();
-    if value.is_empty() {
+    let (key, value) = (trim(key), trim(value));
+    if key.is_empty() || value.is_empty() {
         return Err((format!("key \"{key}\" has an empty value"), "give it a value or remove the line"));
     }
     if !in_section {
@@ -138,7 +139,7 @@ fn entry<'t>(
             "open a section such as [INPUT] first; an included file begins without one",
         ));
     }
-    Ok(Some(Item::Entry(key.trim().to_owned(), value.to_owned(), pos)))
+    Ok(Some(Item::Entry(key.to_owned(), value.to_owned(), pos)))
 }
 
 /// Keys stand at the file's indentation, or (Fluent Bit's groups) at exactly twice as much.
@@ -199,6 +200,7 @@ mod tests {
             ("[A]\n  a\tb\n", "f.conf:2: undefined value"),
             ("[A]\n  a \n", "f.conf:2: key \"a\" has an empty value"),
             ("[A]\n  a   \n", "f.conf:2: key \"a\" has an empty value"),
+            ("[A]\n  \u{b} x\n", "f.conf:2: key \"\" has an empty value"),
             ("[A\n", "f.conf:1: bad header definition"),
             ("  a b\n", "f.conf:1: key \"a\" stands before any section"),
             ("@FOO\n", "f.conf:1: \"@FOO\" is no directive"),

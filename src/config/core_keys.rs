@@ -160,6 +160,9 @@ pub const EMITTER: &[Key] = &[
     ),
 ];
 
+/// Keys that Fluent Bit lets pass in every section; `modify` has a `condition` of its own.
+pub(super) const LET_PASS: &[&str] = &["active", "condition"];
+
 /// Levels of Fluent Bit's log.
 pub(super) const LEVELS: &[&str] = &["off", "error", "warn", "warning", "info", "debug", "trace"];
 

@@ -5,6 +5,7 @@
 use super::check::nearest;
 use super::diag::{Diagnostics, Pos};
 use super::section::SectionKind;
+use super::streams;
 
 /// Fluent Bit's sections. It compares only as many letters as were written, and the first that fits counts.
 const KNOWN: &[(&str, Meaning)] = &[
@@ -23,10 +24,6 @@ const KNOWN: &[(&str, Meaning)] = &[
     ("OUTPUT", Meaning::Ours(SectionKind::Output)),
     ("OUTPUTS", Meaning::Ours(SectionKind::Output)),
 ];
-
-/// The rule that does what most stream processor tasks are written for.
-pub(super) const STREAMS_HINT: &str =
-    "use a filter instead: [FILTER] Name rewrite_tag, Match TAG, Rule $KEY REGEX NEW_TAG true";
 
 #[derive(Clone, Copy)]
 enum Meaning {
@@ -63,7 +60,7 @@ pub(super) fn resolve(name: &str, pos: &Pos, diags: &mut Diagnostics) -> Option<
         Meaning::Streams => diags.error_hint(
             Some(pos),
             "the stream processor is not supported: the records it would make would go nowhere",
-            STREAMS_HINT,
+            streams::HINT,
         ),
         Meaning::Plugins => {
             diags.warn(Some(pos), "[PLUGINS] is passed over: firelane loads no shared objects");

@@ -15,6 +15,7 @@ use super::diag::{Diagnostics, Pos};
 use super::env::Env;
 use super::headers;
 use super::section::{Document, Entry, Section, SectionKind};
+use super::streams;
 use super::yaml_sections::{self, Part};
 
 /// Most files of one configuration.
@@ -330,7 +331,7 @@ impl Loader<'_> {
     fn finish(mut self) -> Document {
         let mut document = Document::default();
         for mut section in std::mem::take(&mut self.sections) {
-            if section.entries.is_empty() && section.pos.line > 0 {
+            if section.entries.is_empty() && section.kind != SectionKind::Service {
                 let message = format!("section {} has no keys", section.kind.title());
                 self.diags.warn(Some(&section.pos), message);
             }
@@ -354,6 +355,15 @@ impl Loader<'_> {
                 SectionKind::MultilineParser => document.multiline_parsers.push(section),
             }
         }
+        for entry in document.service.iter().filter(|e| e.key == "streams_file") {
+            let given = PathBuf::from(&entry.value);
+            let path = if given.exists() { given } else { self.top_dir.join(&entry.value) };
+            self.diags.error_hint(
+                Some(&entry.pos),
+                "Streams_File (stream processor) is not supported: the records it would make would go nowhere",
+                streams_hint(&path),
+            );
+        }
         document
     }
 
@@ -373,6 +383,16 @@ impl Loader<'_> {
             false
         });
     }
+}
+
+/// What to write instead of the tasks in a streams file.
+fn streams_hint(path: &Path) -> String {
+    let text = read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let items = classic::parse(&text, "").unwrap_or_default();
+    streams::hint(items.iter().filter_map(|item| match item {
+        Item::Entry(key, query, _) if key.eq_ignore_ascii_case("exec") => Some(query.as_str()),
+        _ => None,
+    }))
 }
 
 /// Keys of parsers that repeat and whose text is a pattern: `$` means something else there.
@@ -629,5 +649,25 @@ mod tests {
         assert_eq!(names(&d.inputs), ["a"]);
         assert!(diags.refused(true) && !diags.refused(false));
         assert!(diags.iter().next().unwrap().to_string().contains("m.conf:1: not UTF-8"));
+    }
+
+    #[test]
+    fn a_streams_file_is_refused_with_the_rules_to_use() {
+        let task = |value: &str| {
+            format!(
+                "[STREAM_TASK]\n  Name x\n  Exec CREATE STREAM x WITH (tag='n') AS SELECT * FROM TAG:'a' WHERE k = '{value}';\n"
+            )
+        };
+        let (_, found, _dir) = load_files(&[
+            ("m.conf", "[SERVICE]\n  Streams_File s.conf\n"),
+            ("s.conf", &(task("v") + &task("w"))),
+        ]);
+        assert!(found[0].starts_with("Error m.conf:2: Streams_File"), "{found:?}");
+        assert!(
+            found[0].ends_with("Rule $k ^v$ n true; [FILTER] Name rewrite_tag, Match a, Rule $k ^w$ n true"),
+            "{found:?}"
+        );
+        let (_, found, _dir) = load_files(&[("m.conf", "[SERVICE]\n  Streams_File none.conf\n")]);
+        assert!(found[0].contains("Name rewrite_tag, Match TAG"), "{found:?}");
     }
 }

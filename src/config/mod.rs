@@ -13,9 +13,13 @@ mod load;
 mod multiline;
 mod names;
 mod parsers;
+#[cfg(test)]
+mod samples;
 mod section;
 mod service;
+mod streams;
 pub mod value;
+mod whole;
 pub mod yaml;
 mod yaml_sections;
 
@@ -27,4 +31,5 @@ pub use kind::{Key, PluginInfo, Settings, Type};
 pub use load::{load, load_with, section};
 pub use parsers::library;
 pub use section::{Document, Entry, Section, SectionKind};
-pub use service::Service;
+pub use service::{KEYS as SERVICE_KEYS, Service};
+pub use whole::check_whole;

@@ -2,6 +2,7 @@
 
 pub(super) const INPUTS: &[&str] = &[
     "blob",
+    "calyptia_fleet",
     "collectd",
     "cpu",
     "disk",
@@ -12,6 +13,7 @@ pub(super) const INPUTS: &[&str] = &[
     "elasticsearch",
     "emitter",
     "event_test",
+    "event_tracing_windows",
     "event_type",
     "exec",
     "exec_wasi",
@@ -25,6 +27,7 @@ pub(super) const INPUTS: &[&str] = &[
     "kafka",
     "kmsg",
     "kubernetes_events",
+    "lib",
     "mem",
     "mqtt",
     "netif",
@@ -51,6 +54,10 @@ pub(super) const INPUTS: &[&str] = &[
     "thermal",
     "udp",
     "unix_socket",
+    "windows_exporter_metrics",
+    "winevtlog",
+    "winlog",
+    "winstat",
 ];
 
 pub(super) const FILTERS: &[&str] = &[
@@ -87,6 +94,7 @@ pub(super) const OUTPUTS: &[&str] = &[
     "azure_kusto",
     "azure_logs_ingestion",
     "bigquery",
+    "calyptia",
     "chronicle",
     "cloudwatch",
     "cloudwatch_logs",
@@ -98,6 +106,7 @@ pub(super) const OUTPUTS: &[&str] = &[
     "firehose",
     "flowcounter",
     "forward",
+    "gcs",
     "gelf",
     "http",
     "influxdb",

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::nearest;
+use super::core_keys::LEVELS;
 use super::diag::Diagnostics;
 use super::env::Env;
-use super::headers::STREAMS_HINT;
+use super::kind::{Key, Type};
 use super::section::Entry;
 use super::value;
 
@@ -51,89 +52,94 @@ impl Default for Service {
 const MIN_MEMORY: u64 = 4 << 20;
 /// `Grace -1` waits until everything is out; a day is as good.
 const NO_GRACE_LIMIT: Duration = Duration::from_secs(86_400);
-const LEVELS: &[&str] = &["off", "error", "warn", "warning", "info", "debug", "trace"];
+/// A smaller stack is refused by Fluent Bit.
+const MIN_STACK: i64 = 4096;
 
-/// Accepted, without effect yet, said once for each group.
-const LATER: &[&str] = &[
-    "http_server",
-    "http_listen",
-    "http_port",
-    "health_check",
-    "hc_errors_count",
-    "hc_retry_failure_count",
-    "hc_period",
-    "storage.path",
-    "storage.sync",
-    "storage.checksum",
-    "storage.max_chunks_up",
-    "storage.backlog.mem_limit",
-    "storage.backlog.flush_on_shutdown",
-    "storage.metrics",
-    "storage.delete_irrecoverable_chunks",
-    "storage.trim_files",
-    "storage.type",
-    "storage.inherit",
-    "storage.keep.rejected",
-    "storage.rejected.path",
-    "storage.rejected.limit",
-    "scheduler.base",
-    "scheduler.cap",
-    "hot_reload",
-    "hot_reload.ensure_thread_safety",
-    "hot_reload.timeout",
-    "dns.mode",
-    "dns.resolver",
-    "dns.prefer_ipv4",
-    "dns.prefer_ipv6",
-    "daemon",
-    "json.convert_nan_to_null",
-    "coro_stack_size",
-    "enable_chunk_trace",
-    "security.fips_mode",
-    "windows.maxstdio",
-    "sp.convert_from_str_to_num",
-    "flush.adaptive",
-    "flush.adaptive.min_interval",
-    "flush.adaptive.max_interval",
-    "flush.adaptive.low_pressure",
-    "flush.adaptive.medium_pressure",
-    "flush.adaptive.high_pressure",
-    "flush.adaptive.up_steps",
-    "flush.adaptive.down_steps",
-];
-const LATER_BOOLEANS: &[&str] = &[
-    "http_server",
-    "health_check",
-    "storage.checksum",
-    "storage.metrics",
-    "storage.backlog.flush_on_shutdown",
-    "storage.delete_irrecoverable_chunks",
-    "storage.trim_files",
-    "storage.inherit",
-    "storage.keep.rejected",
-    "hot_reload",
-    "daemon",
-    "json.convert_nan_to_null",
-];
-const OURS: &[&str] = &[
-    "flush",
-    "grace",
-    "log_level",
-    "log_file",
-    "json.escape_unicode",
-    "multiline_buffer_limit",
-    "memory.limit",
-    "parsers_file",
+const HTTP: &str = "accepted; no effect yet: there is no HTTP server";
+const STORAGE: &str = "accepted; no effect yet: records are kept in memory";
+const RETRIES: &str = "accepted; no effect yet: outputs choose their own waits";
+const RELOAD: &str = "accepted; no effect yet: restart to read the configuration again";
+const DNS: &str = "accepted; no effect yet: the system's resolver is used";
+const ADAPTIVE: &str = "accepted; no effect: an idle output sends at once anyway";
+const NEVER: &str = "accepted; no effect: there is no such thing in firelane";
+
+/// Keys of `[SERVICE]`.
+pub const KEYS: &[Key] = &[
+    Key::new("flush", Type::Float, "seconds that records without an ack may wait for company").default("1"),
+    Key::new("grace", Type::Time, "how long a drain may take after SIGTERM; -1 for no limit").default("25"),
+    Key::new("log_level", Type::Str, "off, error, warn, info, debug or trace; FLB_LOG_LEVEL beats it")
+        .default("info"),
+    Key::new("log_file", Type::Str, "where the log goes instead of standard error"),
+    Key::new("parsers_file", Type::Str, "a file of parsers, from the working or the main file's directory")
+        .multi(),
+    Key::new("json.escape_unicode", Type::Bool, "write non-ASCII as \\uXXXX in JSON").default("on"),
+    Key::new("multiline_buffer_limit", Type::Size, "cap of one joined record; here M is 2^20").default("2M"),
+    Key::new(
+        "memory.limit",
+        Type::Size,
+        "bytes for records in the whole process, from 4 MiB (firelane's own)",
+    ),
+    Key::new("plugins_file", Type::Str, "passed over: firelane loads no shared objects").multi(),
+    Key::new("streams_file", Type::Str, "refused: use a rewrite_tag filter"),
+    Key::new("storage.path", Type::Str, STORAGE),
+    Key::new("storage.type", Type::Str, STORAGE),
+    Key::new("storage.inherit", Type::Bool, STORAGE),
+    Key::new("storage.sync", Type::Str, STORAGE),
+    Key::new("storage.checksum", Type::Bool, STORAGE),
+    Key::new("storage.max_chunks_up", Type::Int, STORAGE),
+    Key::new("storage.backlog.mem_limit", Type::Size, STORAGE),
+    Key::new("storage.backlog.flush_on_shutdown", Type::Bool, STORAGE),
+    Key::new("storage.metrics", Type::Bool, STORAGE),
+    Key::new("storage.delete_irrecoverable_chunks", Type::Bool, STORAGE),
+    Key::new("storage.trim_files", Type::Bool, STORAGE),
+    Key::new("storage.keep.rejected", Type::Bool, STORAGE),
+    Key::new("storage.rejected.path", Type::Str, STORAGE),
+    Key::new("storage.rejected.limit", Type::Size, STORAGE),
+    Key::new("http_server", Type::Bool, HTTP),
+    Key::new("http_listen", Type::Str, HTTP),
+    Key::new("http_port", Type::Str, HTTP),
+    Key::new("health_check", Type::Bool, HTTP),
+    Key::new("hc_errors_count", Type::Int, HTTP),
+    Key::new("hc_retry_failure_count", Type::Int, HTTP),
+    Key::new("hc_period", Type::Int, HTTP),
+    Key::new("scheduler.base", Type::Int, RETRIES),
+    Key::new("scheduler.cap", Type::Int, RETRIES),
+    Key::new("hot_reload", Type::Bool, RELOAD),
+    Key::new("hot_reload.ensure_thread_safety", Type::Bool, RELOAD),
+    Key::new("hot_reload.timeout", Type::Int, RELOAD),
+    Key::new("dns.mode", Type::Str, DNS),
+    Key::new("dns.resolver", Type::Str, DNS),
+    Key::new("dns.prefer_ipv4", Type::Bool, DNS),
+    Key::new("dns.prefer_ipv6", Type::Bool, DNS),
+    Key::new("flush.adaptive", Type::Bool, ADAPTIVE),
+    Key::new("flush.adaptive.min_interval", Type::Float, ADAPTIVE),
+    Key::new("flush.adaptive.max_interval", Type::Float, ADAPTIVE),
+    Key::new("flush.adaptive.low_pressure", Type::Float, ADAPTIVE),
+    Key::new("flush.adaptive.medium_pressure", Type::Float, ADAPTIVE),
+    Key::new("flush.adaptive.high_pressure", Type::Float, ADAPTIVE),
+    Key::new("flush.adaptive.up_steps", Type::Int, ADAPTIVE),
+    Key::new("flush.adaptive.down_steps", Type::Int, ADAPTIVE),
+    Key::new("daemon", Type::Bool, NEVER),
+    Key::new("json.convert_nan_to_null", Type::Bool, NEVER),
+    Key::new("coro_stack_size", Type::Int, NEVER),
+    Key::new("enable_chunk_trace", Type::Bool, NEVER),
+    Key::new("security.fips_mode", Type::Bool, NEVER),
+    Key::new("windows.maxstdio", Type::Int, NEVER),
+    Key::new("sp.convert_from_str_to_num", Type::Bool, NEVER),
 ];
 
 impl Service {
     /// Reads the entries; the last of a key wins. `FLB_LOG_LEVEL` beats `log_level`, as in Fluent Bit.
     pub fn read(entries: &[Entry], env: &Env, diags: &mut Diagnostics) -> Service {
         let mut service = Service::default();
-        let mut quiet = Vec::new();
         for entry in entries {
-            service.take(entry, &mut quiet, diags);
+            match KEYS.iter().find(|k| k.name == entry.key) {
+                Some(key) => service.take(key, entry, diags),
+                None => unknown(entry, diags),
+            }
         }
+        together(entries, diags);
+        without_effect(entries, diags);
         if let Some(level) = env.get("FLB_LOG_LEVEL").map(str::to_ascii_lowercase) {
             if LEVELS.contains(&level.as_str()) {
                 service.log_level = level;
@@ -141,40 +147,38 @@ impl Service {
                 diags.strict(None, format!("unknown FLB_LOG_LEVEL \"{level}\""), "it is passed over");
             }
         }
-        if let Some(first) = quiet.first() {
-            let first: &Entry = first;
-            let names: Vec<&str> = quiet.iter().map(|e: &&Entry| e.written.as_str()).collect();
-            diags.warn(
-                Some(&first.pos),
-                format!("[SERVICE] {}: accepted, without effect yet", names.join(", ")),
-            );
-        }
         service
     }
 
-    fn take<'e>(&mut self, entry: &'e Entry, quiet: &mut Vec<&'e Entry>, diags: &mut Diagnostics) {
+    fn take(&mut self, key: &Key, entry: &Entry, diags: &mut Diagnostics) {
         let text = entry.value.as_str();
         let mut bad = |wanted: &str, does: String| {
             diags.strict(
                 Some(&entry.pos),
-                format!("bad value \"{text}\" of \"{}\" in [SERVICE], {wanted}", entry.written),
+                format!("bad value \"{text}\" of \"{}\" in [SERVICE], {wanted} expected", entry.written),
                 does,
             );
         };
-        match entry.key.as_str() {
-            "flush" => match value::float(text.trim_end_matches(['s', 'S'])) {
-                Some(seconds) if seconds > 0.0 && seconds < 1e6 => self.flush = Duration::from_secs_f64(seconds),
-                Some(_) => diags.error_hint(
-                    Some(&entry.pos),
-                    format!("Flush {text} in [SERVICE] is not above 0"),
-                    "use seconds, decimals allowed: Flush 1",
-                ),
-                None => bad("seconds expected", format!("{} s is used", self.flush.as_secs_f64())),
-            },
+        match key.name {
+            "flush" => {
+                let (seconds, rest) = leading_float(text);
+                if seconds > 0.0 && seconds < 1e6 {
+                    self.flush = Duration::from_secs_f64(seconds);
+                    if !matches!(rest, "" | "s" | "S") {
+                        bad("seconds", format!("it is taken as {seconds} s"));
+                    }
+                } else {
+                    diags.error_hint(
+                        Some(&entry.pos),
+                        format!("Flush \"{text}\" in [SERVICE] is not above 0"),
+                        "use seconds, decimals allowed: Flush 1",
+                    );
+                }
+            }
             "grace" => match (value::int(text), value::time(text)) {
                 (Some(-1), _) => self.grace = NO_GRACE_LIMIT,
                 (_, Some(grace)) => self.grace = grace.min(NO_GRACE_LIMIT),
-                _ => bad("seconds expected", format!("{} s is used", self.grace.as_secs())),
+                _ => bad("seconds", format!("{} s is used", self.grace.as_secs())),
             },
             "log_level" => {
                 let level = text.to_ascii_lowercase();
@@ -188,44 +192,102 @@ impl Service {
                     );
                 }
             }
+            // Read, or refused, by `load`.
+            "parsers_file" | "streams_file" => {}
             "log_file" => self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "json.escape_unicode" => match value::boolean(text) {
                 Some(on) => self.escape_unicode = on,
-                None => bad("on or off expected", "on is used".into()),
+                // Fluent Bit takes anything that is not "off" as on.
+                None => bad("on or off", "on is used".into()),
             },
             "multiline_buffer_limit" => match binary_size(text) {
                 Some(bytes @ 1..) => self.multiline_buffer_limit = bytes.min(1 << 30) as usize,
-                _ => bad("bytes expected", format!("{} bytes are used", self.multiline_buffer_limit)),
+                _ => bad("bytes", format!("{} bytes are used", self.multiline_buffer_limit)),
             },
             "memory.limit" => match value::size(text) {
                 Some(bytes) if bytes >= MIN_MEMORY => self.memory_limit = Some(bytes),
-                _ => bad("at least 4 MiB expected", "the default is used".into()),
+                _ => bad("at least 4 MiB", "the default is used".into()),
             },
-            "parsers_file" => {}
-            "streams_file" => diags.error_hint(
-                Some(&entry.pos),
-                "Streams_File (stream processor) is not supported: the records it would make would go nowhere",
-                STREAMS_HINT,
-            ),
             "plugins_file" => {
                 diags.warn(Some(&entry.pos), "Plugins_File is passed over: firelane loads no shared objects");
             }
-            key if LATER.contains(&key) => {
-                if LATER_BOOLEANS.contains(&key) && value::boolean(text).is_none() {
-                    bad("on or off expected", "it is passed over".into());
-                } else {
-                    quiet.push(entry);
-                }
-            }
-            key => {
-                let does = match nearest(key, OURS.iter().chain(LATER).copied()) {
-                    Some(meant) => format!("it is passed over; did you mean \"{meant}\"?"),
-                    None => "it is passed over".to_owned(),
+            _ => {
+                let (good, wanted) = match key.ty {
+                    Type::Bool => (value::boolean(text).is_some(), "on or off"),
+                    Type::Int => (value::int(text).is_some(), "a whole number"),
+                    Type::Float => (value::float(text).is_some(), "a number"),
+                    Type::Size => (value::size(text).is_some(), "bytes"),
+                    _ => (true, ""),
                 };
-                diags.strict(Some(&entry.pos), format!("unknown key \"{}\" in [SERVICE]", entry.written), does);
+                if !good {
+                    bad(wanted, "it is passed over".into());
+                }
             }
         }
     }
+}
+
+fn unknown(entry: &Entry, diags: &mut Diagnostics) {
+    if entry.key == "telemetry" || entry.key.starts_with("telemetry.") {
+        let message = format!("\"{}\" in [SERVICE] must be a nested block of YAML", entry.written);
+        return diags.error_hint(Some(&entry.pos), message, "remove it: firelane has no telemetry block yet");
+    }
+    let does = match nearest(&entry.key, KEYS.iter().map(|k| k.name)) {
+        _ if entry.key.starts_with('@') => {
+            "it is passed over; a directive begins in the first column".to_owned()
+        }
+        Some(meant) => format!("it is passed over; did you mean \"{meant}\"?"),
+        None => "it is passed over".to_owned(),
+    };
+    diags.strict(Some(&entry.pos), format!("unknown key \"{}\" in [SERVICE]", entry.written), does);
+}
+
+/// Values that Fluent Bit refuses because of another key.
+fn together(entries: &[Entry], diags: &mut Diagnostics) {
+    let last = |key: &str| entries.iter().rev().find(|e| e.key == key);
+    let set = |key: &str| last(key).is_some_and(|e| !e.value.is_empty());
+    let on = |key: &str| last(key).and_then(|e| value::boolean(&e.value)) == Some(true);
+    let mut refuse = |key: &str, good: &dyn Fn(&str) -> bool, hint: &str| {
+        if let Some(entry) = last(key)
+            && !good(&entry.value)
+        {
+            let message = format!("bad value \"{}\" of \"{}\" in [SERVICE]", entry.value, entry.written);
+            diags.error_hint(Some(&entry.pos), message, hint);
+        }
+    };
+    if on("http_server") {
+        refuse("http_port", &|v| v.parse::<u16>().is_ok(), "use a port: HTTP_Port 2020");
+    }
+    if set("storage.path") {
+        let modes = ["normal", "full"];
+        refuse("storage.sync", &|v| modes.contains(&v.to_ascii_lowercase().as_str()), "use normal or full");
+    }
+    refuse("coro_stack_size", &|v| value::int(v).is_none_or(|n| n >= MIN_STACK), "use at least 4096");
+}
+
+/// One line for each group of keys that are accepted and do nothing.
+fn without_effect(entries: &[Entry], diags: &mut Diagnostics) {
+    let mut groups: Vec<(&str, Vec<&Entry>)> = Vec::new();
+    for entry in entries {
+        let Some(key) = KEYS.iter().find(|k| k.name == entry.key && k.help.starts_with("accepted")) else {
+            continue;
+        };
+        match groups.iter_mut().find(|(help, _)| *help == key.help) {
+            Some((_, group)) => group.push(entry),
+            None => groups.push((key.help, vec![entry])),
+        }
+    }
+    for (help, group) in groups {
+        let names: Vec<&str> = group.iter().map(|e| e.written.as_str()).collect();
+        diags.warn(group.first().map(|e| &e.pos), format!("[SERVICE] {}: {help}", names.join(", ")));
+    }
+}
+
+/// The number a text begins with (0 if none) and the rest, as C's `atof` reads it.
+fn leading_float(text: &str) -> (f64, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    (number.parse().unwrap_or(0.0), rest)
 }
 
 /// `multiline_buffer_limit` alone knows binary units: `2MB` is 2 MiB there.
@@ -260,7 +322,7 @@ mod tests {
     fn bad_and_unknown_keys_start_with_a_warning_that_says_what_is_done() {
         let (service, found) = read(&[("Grace", "ten"), ("Flsh", "1"), ("Http_Server", "maybe")], &[]);
         assert_eq!(service.grace, Duration::from_secs(25));
-        assert!(found.iter().all(|(level, _)| *level == Level::Strict), "{found:?}");
+        assert!(found.iter().take(3).all(|(level, _)| *level == Level::Strict), "{found:?}");
         assert!(found[1].1.contains("did you mean \"flush\""));
     }
 
@@ -272,13 +334,69 @@ mod tests {
 
     #[test]
     fn flush_takes_decimals_and_must_be_above_zero() {
-        assert_eq!(read(&[("flush", "0.2")], &[]).0.flush, Duration::from_millis(200));
-        assert_eq!(read(&[("flush", "0")], &[]).1[0].0, Level::Error);
+        for (text, millis, level) in [
+            ("0.2", 200, None),
+            ("1s", 1000, None),
+            ("5", 5000, None),
+            ("500ms", 500_000, Some(Level::Strict)),
+            ("0", 1000, Some(Level::Error)),
+            ("abc", 1000, Some(Level::Error)),
+            ("-1", 1000, Some(Level::Error)),
+            ("", 1000, Some(Level::Error)),
+        ] {
+            let (service, found) = read(&[("flush", text)], &[]);
+            assert_eq!(service.flush, Duration::from_millis(millis), "{text}");
+            assert_eq!(found.first().map(|f| f.0), level, "{text}: {found:?}");
+        }
     }
 
     #[test]
-    fn streams_file_is_refused_with_the_rule_to_use() {
-        let (_, found) = read(&[("streams_file", "s.conf")], &[]);
-        assert!(found[0].0 == Level::Error && found[0].1.contains("rewrite_tag"));
+    fn grace_takes_seconds_and_minus_one() {
+        for (text, seconds) in
+            [("10", 10), ("2m", 120), ("0", 0), ("-1", 86_400), ("9999999", 86_400), ("-7", 25)]
+        {
+            assert_eq!(read(&[("grace", text)], &[]).0.grace.as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_multiline_are_binary_and_of_memory_decimal() {
+        let (service, found) = read(&[("multiline_buffer_limit", "3M"), ("memory.limit", "8M")], &[]);
+        assert_eq!((service.multiline_buffer_limit, service.memory_limit), (3 << 20, Some(8_000_000)));
+        assert!(found.is_empty(), "{found:?}");
+        let (service, found) = read(&[("multiline_buffer_limit", "auto"), ("memory.limit", "1K")], &[]);
+        assert_eq!((service.multiline_buffer_limit, service.memory_limit), (2 << 20, None));
+        assert!(found.iter().all(|f| f.0 == Level::Strict) && found.len() == 2, "{found:?}");
+    }
+
+    #[test]
+    fn keys_without_effect_are_said_in_one_line_for_each_group() {
+        let keys =
+            [("storage.path", "/x"), ("Http_Server", "on"), ("storage.sync", "full"), ("HTTP_Port", "2020")];
+        let (_, found) = read(&keys, &[]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().all(|f| f.0 == Level::Warning));
+        assert!(
+            found[0].1.contains("[SERVICE] storage.path, storage.sync: accepted; no effect yet"),
+            "{found:?}"
+        );
+    }
+
+    /// Each row was tried with Fluent Bit 5.1.1, which refuses it too.
+    #[test]
+    fn values_that_cannot_work_together_are_refused() {
+        for keys in [
+            &[("http_server", "on"), ("http_port", "abc")][..],
+            &[("storage.path", "/x"), ("storage.sync", "x")],
+            &[("coro_stack_size", "1")],
+            &[("telemetry", "x")],
+            &[("log_level", "loud")],
+            &[("log_level", "")],
+        ] {
+            let (_, found) = read(keys, &[]);
+            assert!(found.iter().any(|f| f.0 == Level::Error), "{keys:?}: {found:?}");
+        }
+        let (_, found) = read(&[("http_port", "abc"), ("storage.sync", "x"), ("log_level", "Warning")], &[]);
+        assert!(found.iter().all(|f| f.0 == Level::Warning), "{found:?}");
     }
 }

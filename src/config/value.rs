@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+/// Without ASCII blanks at both ends, as C's `isspace` sees them; others are part of a value.
+pub fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}'])
+}
+
 /// `true/on/yes`, `false/off/no`, any case.
 pub fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
@@ -41,7 +46,7 @@ pub fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number.parse::<f64>().ok()? * factor;
-    (bytes >= 0.0 && bytes < 9e18).then_some(bytes as u64)
+    (0.0..9e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// Seconds with an optional unit: `10`, `10s`, `5m`, `2h`, `1d`. Decimals are cut off.

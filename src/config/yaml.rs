@@ -5,6 +5,8 @@
 
 use saphyr_parser::{Event, Parser};
 
+use super::value::trim;
+
 /// A configuration nests far less.
 const MAX_DEPTH: usize = 32;
 
@@ -91,7 +93,7 @@ impl Builder {
     fn event(&mut self, event: Event<'_>, line: u32) {
         match event {
             // Text, whatever it looks like: `name: null` is the output of that name.
-            Event::Scalar(text, ..) => self.add(Node { line, value: Value::Scalar(text.trim().to_owned()) }),
+            Event::Scalar(text, ..) => self.add(Node { line, value: Value::Scalar(trim(&text).to_owned()) }),
             Event::SequenceStart(..) => self.open(line, Open::List(Vec::new())),
             Event::MappingStart(..) => self.open(line, Open::Map(Vec::new(), None)),
             Event::SequenceEnd | Event::MappingEnd => {

@@ -9,6 +9,7 @@ use super::check::nearest;
 use super::diag::{Diagnostics, Pos};
 use super::headers;
 use super::section::{Entry, Section, SectionKind};
+use super::streams;
 use super::yaml::{self, Node, Value};
 
 const TOP_KEYS: &[&str] = &["service", "env", "includes", "pipeline", "parsers", "multiline_parsers"];
@@ -92,7 +93,16 @@ impl Reader<'_> {
                 let pos = self.pos(line);
                 self.diags.warn(Some(&pos), "extensions are passed over");
             }
-            "stream_processor" | "plugins" | "upstream_servers" | "customs" => {
+            "stream_processor" => {
+                let queries: Vec<&str> = maps(&node).filter_map(|pairs| text(pairs, "exec")).collect();
+                let pos = self.pos(line);
+                self.diags.error_hint(
+                    Some(&pos),
+                    "stream_processor is not supported: the records it would make would go nowhere",
+                    streams::hint(queries.into_iter()),
+                );
+            }
+            "plugins" | "upstream_servers" | "customs" => {
                 let pos = self.pos(line);
                 headers::resolve(key, &pos, self.diags);
             }
@@ -286,13 +296,13 @@ impl Reader<'_> {
 /// The names under `processors: {logs: [{name: x}], ...}`.
 fn processors(node: &Node) -> Vec<&str> {
     let Value::Map(signals) = &node.value else { return Vec::new() };
-    signals
-        .iter()
-        .filter_map(|(_, _, list)| if let Value::List(units) = &list.value { Some(units) } else { None })
-        .flatten()
-        .filter_map(|unit| if let Value::Map(pairs) = &unit.value { Some(pairs) } else { None })
-        .filter_map(|pairs| text(pairs, "name"))
-        .collect()
+    signals.iter().flat_map(|(_, _, list)| maps(list)).filter_map(|pairs| text(pairs, "name")).collect()
+}
+
+/// The maps of a list.
+fn maps(node: &Node) -> impl Iterator<Item = &Pairs> {
+    let items: &[Node] = if let Value::List(items) = &node.value { items } else { &[] };
+    items.iter().filter_map(|item| if let Value::Map(pairs) = &item.value { Some(pairs) } else { None })
 }
 
 fn text<'n>(pairs: &'n Pairs, key: &str) -> Option<&'n str> {
@@ -356,6 +366,10 @@ mod tests {
             (
                 "multiline_parsers: [{rules: [{state: a, regex: b}]}]\n",
                 "Error f:1: a multiline rule needs state, regex and next_state; next_state is missing",
+            ),
+            (
+                "stream_processor:\n  - exec: CREATE STREAM x WITH (tag='n') AS SELECT * FROM TAG:'a'\n",
+                "Error f:1: stream_processor is not supported: the records it would make would go nowhere; use a filter instead: [FILTER] Name rewrite_tag, Match a,",
             ),
             ("foo:\n  bar: 1\n", "Strict f:1: unknown top key \"foo\"; it is passed over"),
             (

@@ -19,6 +19,8 @@ mod multiline;
 mod nest;
 mod parser;
 pub mod program;
+#[cfg(test)]
+mod properties;
 mod record_modifier;
 mod rewrite_tag;
 mod rule;

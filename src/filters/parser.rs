@@ -199,7 +199,7 @@ mod tests {
     fn run(lines: &[&str], record: &str) -> (String, Option<Time>) {
         let (filter, found) = build_with(&library(), "parser", lines);
         assert!(found.is_empty(), "{found:?}");
-        let (_, _, out) = apply_entry(filter.unwrap().as_ref(), &packed(record), true);
+        let out = apply_entry(filter.unwrap().as_ref(), &packed(record), true).left;
         let TimeForm::At(time) = entry::read(&out, 0).unwrap().unwrap().time else { panic!("no time") };
         (map(&out), Some(time).filter(|t| *t != Time::new(1_760_000_000, 0)))
     }

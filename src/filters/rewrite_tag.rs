@@ -207,15 +207,16 @@ impl Filter for RewriteTag {
 mod tests {
     use crate::config::Level;
     use crate::filters::Verdict;
-    use crate::filters::testing::{apply_entry, build, clean, findings, map, packed};
+    use crate::filters::testing::{apply_entry, build, clean, findings, packed};
 
     /// The verdict and the new tags of a record under `t.one`.
     fn rewritten(rules: &[&str], record: &str) -> (Verdict, Vec<String>) {
         let filter = build("rewrite_tag", rules).0.unwrap();
         let bytes = packed(record);
-        let (verdict, emitted, left) = apply_entry(filter.as_ref(), &bytes, true);
-        assert!(emitted.iter().all(|(_, entry)| map(entry) == map(&bytes)) && left == bytes);
-        (verdict, emitted.into_iter().map(|(tag, _)| tag.unwrap().to_str().into_owned()).collect())
+        let outcome = apply_entry(filter.as_ref(), &bytes, true);
+        assert!(outcome.emitted.iter().all(|(_, entry)| *entry == bytes) && outcome.left == bytes);
+        let tags = outcome.emitted.into_iter().map(|(tag, _)| tag.unwrap().to_str().into_owned());
+        (outcome.verdict, tags.collect())
     }
 
     #[test]
@@ -260,11 +261,12 @@ mod tests {
     fn a_record_that_may_not_move_and_one_with_an_empty_tag_stay() {
         let filter = clean("rewrite_tag", &["Rule $a . $e false"]);
         let bytes = packed(r#"{"a":"x","e":"new"}"#);
-        assert_eq!(apply_entry(filter.as_ref(), &bytes, true).0, Verdict::Moved);
-        let (verdict, emitted, _) = apply_entry(filter.as_ref(), &bytes, false);
-        assert_eq!((verdict, emitted.len()), (Verdict::Keep, 0));
-        let (verdict, emitted, _) = apply_entry(filter.as_ref(), &packed(r#"{"a":"x","e":""}"#), true);
-        assert_eq!((verdict, emitted.len()), (Verdict::Keep, 0));
+        assert_eq!(apply_entry(filter.as_ref(), &bytes, true).verdict, Verdict::Moved);
+        let empty = packed(r#"{"a":"x","e":""}"#);
+        for (bytes, may_move) in [(bytes, false), (empty, true)] {
+            let outcome = apply_entry(filter.as_ref(), &bytes, may_move);
+            assert_eq!((outcome.verdict, outcome.emitted.len()), (Verdict::Keep, 0));
+        }
     }
 
     #[test]

@@ -11,8 +11,20 @@ use crate::record::{Record, Scratch, Tag, Time};
 use crate::text::Library;
 use crate::wire::{entry, msgpack, print};
 
+/// What was found, in order.
+type Findings = Vec<(Level, String)>;
+
+/// What a filter made of an entry.
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    /// What was emitted: new tags and entries.
+    pub(super) emitted: Vec<(Option<Tag>, Vec<u8>)>,
+    /// The entry afterwards.
+    pub(super) left: Vec<u8>,
+}
+
 /// What `build` and the checks before it say about `Key value` lines, and the filter if it was built.
-pub(super) fn build(name: &str, lines: &[&str]) -> (Option<Arc<dyn Filter>>, Vec<(Level, String)>) {
+pub(super) fn build(name: &str, lines: &[&str]) -> (Option<Arc<dyn Filter>>, Findings) {
     build_with(&Library::default(), name, lines)
 }
 
@@ -21,7 +33,7 @@ pub(super) fn build_with(
     library: &Library,
     name: &str,
     lines: &[&str],
-) -> (Option<Arc<dyn Filter>>, Vec<(Level, String)>) {
+) -> (Option<Arc<dyn Filter>>, Findings) {
     let kind = super::find(name).unwrap();
     let mut entries = vec![("Name".to_owned(), name.to_owned()), ("Match".to_owned(), "t*".to_owned())];
     entries.extend(lines.iter().map(|l| {
@@ -51,12 +63,8 @@ pub(super) fn findings(name: &str, lines: &[&str], level: Level) -> Vec<String> 
     build(name, lines).1.into_iter().filter(|(l, _)| *l == level).map(|(_, text)| text).collect()
 }
 
-/// Applies a filter to one entry. The verdict, what was emitted (tag, map), and the record afterwards, encoded.
-pub(super) fn apply_entry(
-    filter: &dyn Filter,
-    bytes: &[u8],
-    may_move: bool,
-) -> (Verdict, Vec<(Option<Tag>, Vec<u8>)>, Vec<u8>) {
+/// Applies a filter to one entry.
+pub(super) fn apply_entry(filter: &dyn Filter, bytes: &[u8], may_move: bool) -> Outcome {
     let mut scratch = Scratch::default();
     let (mut record, _) = Record::open_next(bytes, 0, &mut scratch).unwrap();
     let mut emit = Emitter::default();
@@ -75,7 +83,7 @@ pub(super) fn apply_entry(
     if !record.changed() {
         assert_eq!(map(&out), map(bytes), "a record that says it is unchanged is unchanged");
     }
-    (verdict, emitted, out)
+    Outcome { verdict, emitted, left: out }
 }
 
 /// The record of an entry, printed.
@@ -88,9 +96,9 @@ pub(super) fn map(entry_bytes: &[u8]) -> String {
 
 /// Applies a filter to a JSON record: what is left of it, `dropped`, or `moved`.
 pub(super) fn run(filter: &Arc<dyn Filter>, json: &str) -> String {
-    let (verdict, _, out) = apply_entry(filter.as_ref(), &packed(json), true);
-    match verdict {
-        Verdict::Keep => map(&out),
+    let outcome = apply_entry(filter.as_ref(), &packed(json), true);
+    match outcome.verdict {
+        Verdict::Keep => map(&outcome.left),
         Verdict::Drop => "dropped".to_owned(),
         Verdict::Moved => "moved".to_owned(),
         Verdict::Hold => "held".to_owned(),

@@ -20,11 +20,18 @@ pub use crate::rt::Meter;
 use crate::rt::{Budget, Stop, Tasks};
 use crate::text::Library;
 
-/// Every input there is.
+mod dummy;
 mod forward;
+mod listen;
+mod read;
+mod split;
+mod stdin;
+mod tcp;
+#[cfg(test)]
+mod testing;
 
 /// Every input there is.
-pub const KINDS: &[&InputKind] = &[&forward::KIND];
+pub const KINDS: &[&InputKind] = &[&dummy::KIND, &forward::KIND, &stdin::KIND, &tcp::KIND];
 
 /// A row of the table.
 pub struct InputKind {
@@ -53,6 +60,9 @@ pub trait Input: Send {
     fn start(self: Box<Self>, cx: InputContext) -> BoxFuture<'static, Result<(), String>>;
 }
 
+/// Makes an intake for one connection or source of an input.
+pub type IntakeMaker = dyn Fn(&InputContext) -> Box<dyn Intake> + Send + Sync;
+
 /// What a running input works with.
 #[derive(Clone)]
 pub struct InputContext {
@@ -73,7 +83,7 @@ pub struct InputContext {
     /// Counters.
     pub totals: Arc<Totals>,
     /// Makes an intake, one for each connection or source.
-    pub intakes: Arc<dyn Fn(&InputContext) -> Box<dyn Intake> + Send + Sync>,
+    pub intakes: Arc<IntakeMaker>,
     /// Asks the process to drain and end (standard input has ended).
     pub end_process: Arc<Notify>,
 }

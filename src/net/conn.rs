@@ -1,11 +1,14 @@
 //! One accepted connection.
+//!
+//! Enters: bytes of a peer. Leaves: the same bytes, in a buffer that is asked for only when there is something to read.
+//! Can go wrong: the peer goes away, or its TLS is broken.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -128,14 +131,8 @@ impl Conn {
 fn try_read_tls(stream: &mut TlsStream<TcpStream>, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
     // The waker is idle: `readable` is what waits, on the socket itself.
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    let mut piece = [0; 16 * 1024];
-    let room = piece.len().min(most).min(buf.capacity() - buf.len()).max(1);
-    let mut read = ReadBuf::new(piece.get_mut(..room).unwrap_or_default());
-    match Pin::new(stream).poll_read(&mut cx, &mut read) {
-        Poll::Ready(Ok(())) => {
-            buf.put_slice(read.filled());
-            Ok(read.filled().len())
-        }
+    match pin!(stream.read_buf(&mut buf.limit(most))).poll(&mut cx) {
+        Poll::Ready(Ok(n)) => Ok(n),
         // A peer that closes without close_notify has closed all the same.
         Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
         Poll::Ready(Err(e)) => Err(e),

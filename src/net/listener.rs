@@ -1,11 +1,17 @@
 //! A listening socket, TCP or unix.
+//!
+//! Enters: an address or a path. Leaves: connections. Can go wrong: the address is taken, the path is no socket of ours,
+//! file descriptors run out.
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::Conn;
 
@@ -24,8 +30,11 @@ pub struct Listener {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf, inode: u64 },
+    Unix { listener: UnixListener, path: PathBuf, file: FileId },
 }
+
+/// Device and inode of a socket file: whose path it is.
+type FileId = (u64, u64);
 
 impl Listener {
     /// Listens on `host:port`; host is an address or a name.
@@ -67,37 +76,31 @@ impl Listener {
         }
         let file = Path::new(path);
         match fs::symlink_metadata(file) {
-            Ok(meta) if meta.file_type().is_socket() => {
-                if tokio::net::UnixStream::connect(file).await.is_ok() {
-                    return Err(format!(
-                        "cannot listen on {path}: another process listens there; stop it first"
-                    ));
-                }
-                fs::remove_file(file).map_err(|e| format!("cannot replace the stale socket {path}: {e}"))?;
-            }
+            Ok(meta) if meta.file_type().is_socket() => replace_stale(file).await?,
             Ok(_) => {
                 return Err(format!("cannot listen on {path}: it exists and is no socket; move it away"));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if let Some(dir) = file.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
                     return Err(format!(
-                        "cannot listen on {path}: directory {} does not exist",
+                        "cannot listen on {path}: directory {} does not exist; create it",
                         dir.display()
                     ));
                 }
             }
             Err(e) => return Err(format!("cannot look at {path}: {e}")),
         }
-        let listen = || -> io::Result<(UnixListener, u64)> {
+        let listen = || -> io::Result<(UnixListener, FileId)> {
             let listener = UnixListener::bind(file)?;
+            rustix::net::listen(&listener, BACKLOG as i32)?;
             if let Some(perm) = perm {
                 fs::set_permissions(file, fs::Permissions::from_mode(perm))?;
             }
-            let inode = fs::symlink_metadata(file)?.ino();
-            Ok((listener, inode))
+            let meta = fs::symlink_metadata(file)?;
+            Ok((listener, (meta.dev(), meta.ino())))
         };
-        let (listener, inode) = listen().map_err(|e| format!("cannot listen on {path}: {e}"))?;
-        Ok(Listener { kind: Kind::Unix { listener, path: file.to_owned(), inode }, name: path.to_owned() })
+        let (listener, id) = listen().map_err(|e| format!("cannot listen on {path}: {e}"))?;
+        Ok(Listener { kind: Kind::Unix { listener, path: file.to_owned(), file: id }, name: path.to_owned() })
     }
 
     /// The address, for log lines; with the real port where 0 was asked for.
@@ -118,17 +121,16 @@ impl Listener {
 
     /// Stops listening and gives the connections that the kernel has queued: their clients believe that they are
     /// connected and may have written. On a unix socket no connection can slip in between.
-    pub fn close_for_drain(&mut self) -> Vec<Conn> {
-        let mut queued = Vec::new();
+    pub fn close_for_drain(self) -> Vec<Conn> {
         match &self.kind {
-            Kind::Tcp(listener) => {
-                while let Some((stream, from)) = ready(listener.poll_accept(&mut noop())) {
-                    queued.push(Conn::tcp(stream, from.to_string()));
-                }
-            }
-            Kind::Unix { listener, path, inode } => {
+            Kind::Tcp(listener) => queued(listener, |socket| {
+                let stream = std::net::TcpStream::from(socket);
+                let from = stream.peer_addr()?;
+                Ok(Conn::tcp(TcpStream::from_std(stream)?, from.to_string()))
+            }),
+            Kind::Unix { listener, path, file } => {
                 // The path may already be the next process's.
-                if fs::symlink_metadata(path).is_ok_and(|m| m.ino() == *inode)
+                if fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == *file)
                     && let Err(e) = fs::remove_file(path)
                 {
                     tracing::debug!(path = %path.display(), cause = %e, "cannot remove the socket");
@@ -137,23 +139,50 @@ impl Listener {
                 if let Err(e) = rustix::net::shutdown(listener, rustix::net::Shutdown::Read) {
                     tracing::debug!(path = %path.display(), cause = %e, "cannot stop listening");
                 }
-                while let Some((stream, _)) = ready(listener.poll_accept(&mut noop())) {
-                    queued.push(Conn::unix(stream));
-                }
+                queued(listener, |socket| {
+                    Ok(Conn::unix(UnixStream::from_std(std::os::unix::net::UnixStream::from(socket))?))
+                })
             }
         }
-        queued
     }
 }
 
-fn noop() -> std::task::Context<'static> {
-    std::task::Context::from_waker(std::task::Waker::noop())
+/// Empties the kernel's queue. The socket is asked itself: the runtime's idea of its readiness may be behind.
+fn queued(listener: impl AsFd, wrap: impl Fn(OwnedFd) -> io::Result<Conn>) -> Vec<Conn> {
+    let mut found = Vec::new();
+    loop {
+        match rustix::net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(socket) => match wrap(socket) {
+                Ok(conn) => found.push(conn),
+                // It left while it waited.
+                Err(e) => tracing::debug!(cause = %e, "a queued connection is gone"),
+            },
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            // A unix socket that has been shut down says INVAL when its queue is empty.
+            Err(Errno::AGAIN | Errno::INVAL) => return found,
+            Err(e) => {
+                tracing::warn!(cause = %e, "connections that were waiting to be accepted are lost");
+                return found;
+            }
+        }
+    }
 }
 
-fn ready<T>(poll: std::task::Poll<io::Result<T>>) -> Option<T> {
-    match poll {
-        std::task::Poll::Ready(Ok(v)) => Some(v),
-        std::task::Poll::Ready(Err(_)) | std::task::Poll::Pending => None,
+/// Removes a socket file that nobody listens on. Only a refused connection proves that.
+async fn replace_stale(file: &Path) -> Result<(), String> {
+    let path = file.display();
+    match UnixStream::connect(file).await {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(file).map_err(|e| format!("cannot replace the stale socket {path}: {e}"))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(format!("cannot tell whether the socket {path} is in use: {e}; remove it if it is not"))
+        }
+        // A full queue, or a datagram socket: somebody is there.
+        Ok(_) | Err(_) => {
+            Err(format!("cannot listen on {path}: another process listens there; stop it first"))
+        }
     }
 }
 
@@ -168,7 +197,6 @@ fn listen_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
@@ -185,7 +213,7 @@ mod tests {
     async fn connections_in_the_queue_are_served_after_the_listener_closes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s").display().to_string();
-        let mut listener = Listener::unix(&path, None).await.unwrap();
+        let listener = Listener::unix(&path, None).await.unwrap();
         let mut client = UnixStream::connect(&path).await.unwrap();
         client.write_all(b"hello").await.unwrap();
         let mut queued = listener.close_for_drain();
@@ -196,6 +224,63 @@ mod tests {
         assert_eq!(&buf[..], b"hello");
         assert!(conn.shutdown_read());
         assert!(client.write_all(b"more").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_whole_queue_is_handed_out_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s").display().to_string();
+        let listener = Listener::unix(&path, None).await.unwrap();
+        // More than a task may accept before it has to yield, and never polled before.
+        let clients: Vec<_> =
+            (0..300).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
+        assert_eq!(listener.close_for_drain().len(), clients.len());
+
+        let listener = Listener::tcp("127.0.0.1", 0).await.unwrap();
+        let clients: Vec<_> =
+            (0..300).map(|_| std::net::TcpStream::connect(listener.name()).unwrap()).collect();
+        assert_eq!(listener.close_for_drain().len(), clients.len());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_belongs_to_the_next_process_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s").display().to_string();
+        let old = Listener::unix(&path, None).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let _new = Listener::unix(&path, None).await.unwrap();
+        assert!(old.close_for_drain().is_empty());
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_socket_that_refuses_is_taken_for_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let name = path.display().to_string();
+        let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(Listener::unix(&name, None).await.unwrap_err().contains("another process listens there"));
+        let file = dir.path().join("f").display().to_string();
+        fs::write(&file, "precious").unwrap();
+        assert!(Listener::unix(&file, None).await.unwrap_err().contains("is no socket"));
+        let nowhere = dir.path().join("no/s").display().to_string();
+        assert!(Listener::unix(&nowhere, None).await.unwrap_err().contains("does not exist; create it"));
+    }
+
+    #[tokio::test]
+    async fn permissions_are_those_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = Listener::unix(&path.display().to_string(), Some(0o622)).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o622);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_says_what_to_do() {
+        let first = Listener::tcp("127.0.0.1", 0).await.unwrap();
+        let port = first.name().rsplit(':').next().unwrap().parse().unwrap();
+        let e = Listener::tcp("127.0.0.1", port).await.unwrap_err();
+        assert!(e.contains("another process listens there"), "{e}");
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 
 mod conn;
 mod listener;
+#[cfg(test)]
+pub(crate) mod test_certs;
 mod tls;
 
 pub use conn::Conn;
@@ -17,9 +19,24 @@ pub use tls::{ServerTls, TlsFiles};
 /// When the kernel has no randomness to give.
 pub fn random_printable<const N: usize>() -> Result<String, String> {
     let mut bytes = [0; N];
+    // The kernel gives up to 256 bytes whole.
+    const { assert!(N <= 256) };
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| format!("no random numbers from the kernel: {e}"))?;
     // 64 characters: every byte maps without bias.
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 63)])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_text_is_printable_and_differs() {
+        let (a, b) = (random_printable::<16>().unwrap(), random_printable::<16>().unwrap());
+        assert_eq!(a.len(), 16);
+        assert!(a.bytes().all(|c| c.is_ascii_graphic()));
+        assert_ne!(a, b);
+    }
 }

@@ -1,4 +1,7 @@
-//! TLS for listeners: rustls with ring.
+//! TLS for listeners: rustls with ring, TLS 1.2 and 1.3.
+//!
+//! Enters: names of PEM files. Leaves: what makes a TCP connection a TLS one. Can go wrong: a file is missing, holds no
+//! certificate or key, or the two do not belong together; the message names the file.
 
 use std::fs;
 use std::sync::Arc;
@@ -41,8 +44,7 @@ impl ServerTls {
         let cert = files.cert.ok_or("tls on needs tls.crt_file")?;
         let key = files.key.ok_or("tls on needs tls.key_file")?;
         let chain = certificates(cert)?;
-        let key_der =
-            PrivateKeyDer::from_pem_file(key).map_err(|e| format!("cannot read the key in {key}: {e}"))?;
+        let key_der = private_key(key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions(files)?)
@@ -71,6 +73,16 @@ impl ServerTls {
     }
 }
 
+fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| match e {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            format!("no private key in {path}; one in PEM without a passphrase is needed")
+        }
+        e => format!("bad private key in {path}: {e}"),
+    })
+}
+
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     // Read first: a missing file should say so, not "no certificate".
     let pem = fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
@@ -81,16 +93,142 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn versions(files: &TlsFiles<'_>) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
-    let number = |name: Option<&str>, default| match name.map(|n| n.to_ascii_lowercase()).as_deref() {
-        None => Ok(default),
-        Some("tlsv1.2") => Ok(2),
-        Some("tlsv1.3") => Ok(3),
-        Some(other) => Err(format!("TLS version \"{other}\" is not offered; use TLSv1.2 or TLSv1.3")),
+    let min = match files.min_version.map(str::to_ascii_lowercase).as_deref() {
+        // Older ones are not offered: a minimum below the oldest is the oldest.
+        None | Some("sslv2" | "sslv3" | "tlsv1" | "tlsv1.0" | "tlsv1.1" | "tlsv1.2") => 2,
+        Some("tlsv1.3") => 3,
+        Some(other) => return Err(format!("tls.min_version \"{other}\" is unknown; use TLSv1.2 or TLSv1.3")),
     };
-    let (min, max) = (number(files.min_version, 2)?, number(files.max_version, 3)?);
+    let max = match files.max_version.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("tlsv1.3") => 3,
+        Some("tlsv1.2") => 2,
+        Some(other) => {
+            return Err(format!("tls.max_version \"{other}\" is not offered; use TLSv1.2 or TLSv1.3"));
+        }
+    };
     if min > max {
         return Err("tls.min_version is above tls.max_version".into());
     }
     let all = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
     Ok(all.into_iter().filter(|(n, _)| (min..=max).contains(n)).map(|(_, v)| v).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::test_certs::{CA, CLIENT, CLIENT_KEY, SERVER, SERVER_KEY};
+    use crate::net::{Conn, Listener};
+    use bytes::BytesMut;
+    use tokio::io::AsyncWriteExt;
+
+    struct Dir(tempfile::TempDir);
+
+    impl Dir {
+        fn new() -> Dir {
+            Dir(tempfile::tempdir().unwrap())
+        }
+
+        fn file(&self, name: &str, text: &str) -> String {
+            let path = self.0.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        }
+    }
+
+    fn client(identity: bool) -> tokio_rustls::TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(CA.as_bytes()).unwrap()).unwrap();
+        let builder =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots);
+        let config = if identity {
+            let cert = CertificateDer::from_pem_slice(CLIENT.as_bytes()).unwrap();
+            builder.with_client_auth_cert(
+                vec![cert],
+                PrivateKeyDer::from_pem_slice(CLIENT_KEY.as_bytes()).unwrap(),
+            )
+        } else {
+            Ok(builder.with_no_client_auth())
+        };
+        tokio_rustls::TlsConnector::from(Arc::new(config.unwrap()))
+    }
+
+    /// What the server makes of a client that sends 100,000 bytes and closes.
+    async fn talk(tls: &ServerTls, identity: bool) -> Result<usize, String> {
+        let listener = Listener::tcp("127.0.0.1", 0).await.unwrap();
+        let address = listener.name().to_owned();
+        let connector = client(identity);
+        let sending = async move {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await?;
+            stream.write_all(&[b'x'; 100_000]).await?;
+            stream.shutdown().await
+        };
+        let receiving = async {
+            let conn = listener.accept().await.unwrap();
+            let mut conn: Conn = conn.accept_tls(tls).await?.unwrap();
+            let (mut total, mut buf) = (0, BytesMut::with_capacity(4096));
+            loop {
+                conn.readable().await.map_err(|e| e.to_string())?;
+                match conn.try_read(&mut buf, usize::MAX) {
+                    Ok(0) => return Ok(total),
+                    Ok(n) => total += n,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e.to_string()),
+                }
+                buf.clear();
+            }
+        };
+        let (_, received) = tokio::join!(sending, receiving);
+        received
+    }
+
+    #[tokio::test]
+    async fn every_byte_arrives_over_tls() {
+        let dir = Dir::new();
+        let (cert, key) = (dir.file("crt", SERVER), dir.file("key", SERVER_KEY));
+        for max_version in [None, Some("TLSv1.2")] {
+            let files = TlsFiles { cert: Some(&cert), key: Some(&key), max_version, ..TlsFiles::default() };
+            assert_eq!(talk(&ServerTls::new(&files).unwrap(), false).await, Ok(100_000));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_certificate_is_turned_away_where_one_is_asked_for() {
+        let dir = Dir::new();
+        let (cert, key, ca) = (dir.file("crt", SERVER), dir.file("key", SERVER_KEY), dir.file("ca", CA));
+        let files = TlsFiles {
+            cert: Some(&cert),
+            key: Some(&key),
+            ca: Some(&ca),
+            verify_client: true,
+            ..TlsFiles::default()
+        };
+        let tls = ServerTls::new(&files).unwrap();
+        assert_eq!(talk(&tls, true).await, Ok(100_000));
+        assert!(talk(&tls, false).await.unwrap_err().contains("TLS handshake failed"));
+    }
+
+    #[test]
+    fn messages_name_the_key_or_the_file() {
+        let dir = Dir::new();
+        let (cert, key) = (dir.file("crt", SERVER), dir.file("key", SERVER_KEY));
+        let (other, empty) = (dir.file("other", CLIENT_KEY), dir.file("empty", "no pem"));
+        let error = |cert, key, min_version, verify_client| {
+            let files = TlsFiles { cert, key, min_version, verify_client, ..TlsFiles::default() };
+            ServerTls::new(&files).err().unwrap_or_default()
+        };
+        let (cert, key) = (Some(cert.as_str()), Some(key.as_str()));
+        assert!(error(None, key, None, false).contains("tls.crt_file"));
+        assert!(error(cert, None, None, false).contains("tls.key_file"));
+        assert!(error(Some("/nowhere/crt"), key, None, false).contains("/nowhere/crt"));
+        assert!(error(Some(&empty), key, None, false).contains("no certificate in"));
+        assert!(error(cert, Some(&empty), None, false).contains("no private key in"));
+        assert!(error(cert, Some(&other), None, false).contains("do not work together"));
+        assert!(error(cert, key, Some("TLSv9"), false).contains("tls.min_version"));
+        assert!(error(cert, key, None, true).contains("tls.ca_file"));
+        assert_eq!(error(cert, key, Some("TLSv1.1"), false), "");
+    }
 }

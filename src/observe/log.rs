@@ -1,11 +1,19 @@
 //! Logging to standard error or a file, and the summary line.
+//!
+//! Enters: events. Leaves: one line each, `2026-11-23T13:22:11.123Z warn message key=value`. Can go wrong: the log file
+//! cannot be opened; what cannot be written later is lost, never a reason to stop.
 
+use std::fmt;
 use std::fs::OpenOptions;
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::counters::Totals;
 
@@ -22,27 +30,51 @@ pub fn init(level: &str, file: Option<&Path>) -> Result<(), String> {
         "trace" => LevelFilter::TRACE,
         _ => LevelFilter::INFO,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Line);
     let started = match file {
         Some(path) => {
             let file = OpenOptions::new()
                 .append(true)
                 .create(true)
                 .open(path)
-                .map_err(|e| format!("cannot open log file {}: {e}", path.display()))?;
-            builder.with_ansi(false).with_writer(Mutex::new(file)).try_init()
+                .map_err(|e| format!("cannot open log file {}: {e}; check Log_File", path.display()))?;
+            builder.with_writer(Mutex::new(file)).try_init()
         }
-        None => {
-            let terminal = std::io::stderr().is_terminal();
-            builder.with_ansi(terminal).with_writer(std::io::stderr).try_init()
-        }
+        None => builder.with_writer(std::io::stderr).try_init(),
     };
     // A second start in one process (tests) keeps the first subscriber.
     started.or(Ok(()))
 }
 
+/// Time, level in lower case, message, fields.
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        write!(writer, "{:.3} {level} ", jiff::Timestamp::now())?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
 /// The last line, whatever the log level.
-#[allow(clippy::print_stderr, reason = "the one line that scripts read")]
 pub fn summary(totals: &Totals) {
-    eprintln!("summary {totals}");
+    // Nobody is left to tell when standard error is gone.
+    let _gone = writeln!(std::io::stderr().lock(), "summary {totals}");
 }

@@ -80,7 +80,7 @@ fn settle<K>(
         _ => {
             diags.error_hint(
                 Some(&section.pos),
-                format!("{} without a Name", section.kind.title()),
+                format!("{} has no Name", section.kind.title()),
                 "say which plugin with Name",
             );
             return None;

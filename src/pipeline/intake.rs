@@ -69,6 +69,20 @@ struct Known {
     group: usize,
 }
 
+/// One pass over what was collected.
+struct Pass<'a> {
+    ack: Option<&'a Ack>,
+    now: Instant,
+    /// What goes to which output.
+    due: Vec<(usize, Delivery)>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(ack: Option<&'a Ack>) -> Self {
+        Pass { ack, now: Instant::now(), due: Vec::new() }
+    }
+}
+
 /// One source's intake.
 pub(super) struct Collector {
     wiring: Arc<Wiring>,
@@ -204,8 +218,7 @@ impl Collector {
 
     /// Filters what is collected. Every record is accounted for when this returns: in a delivery, or in a counter.
     fn process(&mut self, ack: Option<&Ack>) -> Vec<(usize, Delivery)> {
-        let now = Instant::now();
-        let mut due = Vec::new();
+        let mut pass = Pass::new(ack);
         let received = std::mem::take(&mut self.received);
         self.wiring.totals.pipeline.received.fetch_add(received, Relaxed);
         self.collected = 0;
@@ -219,24 +232,24 @@ impl Collector {
             let open_segs = std::mem::take(&mut group.open_segs);
             for part in std::mem::take(&mut group.sealed) {
                 if route.program.is_empty() {
-                    self.hand_over(&route, part.bytes, part.segs, ack, &mut due);
+                    self.hand_over(&route, part.bytes, part.segs, &mut pass);
                 } else {
-                    let filtered = self.filter(g, &part.bytes, &part.segs, now, (0, None));
-                    self.after(&route, filtered, Some(part), ack, now, 0, &mut due);
+                    let filtered = self.filter(g, &part.bytes, &part.segs, pass.now, (0, None));
+                    self.after(&route, filtered, Some(part), 0, &mut pass);
                 }
             }
             if open_segs.is_empty() {
                 continue;
             }
             if route.program.is_empty() {
-                self.hand_over(&route, open.into(), open_segs, ack, &mut due);
+                self.hand_over(&route, open.into(), open_segs, &mut pass);
             } else {
-                let filtered = self.filter(g, &open, &open_segs, now, (0, None));
+                let filtered = self.filter(g, &open, &open_segs, pass.now, (0, None));
                 let whole = filtered.bytes.is_none().then(|| Part { bytes: open.into(), segs: open_segs });
-                self.after(&route, filtered, whole, ack, now, 0, &mut due);
+                self.after(&route, filtered, whole, 0, &mut pass);
             }
         }
-        due
+        pass.due
     }
 
     fn filter(
@@ -279,10 +292,8 @@ impl Collector {
         route: &Arc<Route>,
         filtered: Filtered,
         whole: Option<Part>,
-        ack: Option<&Ack>,
-        now: Instant,
         hops: u32,
-        due: &mut Vec<(usize, Delivery)>,
+        pass: &mut Pass<'_>,
     ) {
         let Filtered { bytes, segs, count, tally, moved } = filtered;
         let p = &self.wiring.totals.pipeline;
@@ -290,6 +301,7 @@ impl Collector {
             p.filtered.fetch_add(tally.filtered, Relaxed);
             p.joined.fetch_add(tally.joined, Relaxed);
             p.made.fetch_add(tally.made, Relaxed);
+            // In this order: what is released may have been held in the same run.
             p.holding.fetch_add(tally.held, Relaxed);
             p.holding.fetch_sub(tally.released, Relaxed);
         }
@@ -299,62 +311,42 @@ impl Collector {
                 (None, Some(part)) => (part.bytes, part.segs),
                 (None, None) => (Bytes::new(), segs),
             };
-            self.hand_over(route, bytes, segs, ack, due);
+            self.hand_over(route, bytes, segs, pass);
         }
         let mut start = 0;
         let mut list = moved.list.into_iter().peekable();
         while let Some((mut end, tag, from)) = list.next() {
-            let mut n = 1;
+            let mut count = 1;
             while let Some((next, ..)) = list.next_if(|(_, t, f)| *t == tag && *f == from) {
                 end = next;
-                n += 1;
+                count += 1;
             }
-            let entries = moved.bytes.get(start..end).unwrap_or_default();
+            let entries = Bytes::copy_from_slice(moved.bytes.get(start..end).unwrap_or_default());
             start = end;
-            self.run_moved(tag, entries, n, from, ack, now, hops + 1, due);
+            let mut segs = SmallVec::new();
+            segs.push(Seg { tag, end: entries.len(), count });
+            self.run_moved(Part { bytes: entries, segs }, from, hops + 1, pass);
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the origin of a moved run, handed down unchanged")]
-    fn run_moved(
-        &mut self,
-        tag: Tag,
-        entries: &[u8],
-        count: u64,
-        from: usize,
-        ack: Option<&Ack>,
-        now: Instant,
-        hops: u32,
-        due: &mut Vec<(usize, Delivery)>,
-    ) {
+    /// Runs records of one tag, moved by filter `from`, through the route of that tag.
+    fn run_moved(&mut self, part: Part, from: usize, hops: u32, pass: &mut Pass<'_>) {
+        let Some(tag) = part.segs.first().map(|s| s.tag.clone()) else { return };
         let place = match self.tags.get(tag.as_bytes()) {
             Some(place) => *place,
             None => self.learn(tag.as_bytes()),
         };
         let Some(g) = self.known.get(place).map(|k| k.group) else { return };
         let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { return };
-        let mut segs = SmallVec::new();
-        segs.push(Seg { tag, end: entries.len(), count });
         if route.program.is_empty() {
-            self.hand_over(&route, Bytes::copy_from_slice(entries), segs, ack, due);
+            self.hand_over(&route, part.bytes, part.segs, pass);
             return;
         }
-        let filtered = self.filter(g, entries, &segs, now, (hops, Some(from)));
-        let whole = filtered
-            .bytes
-            .is_none()
-            .then(|| Part { bytes: Bytes::copy_from_slice(entries), segs: segs.clone() });
-        self.after(&route, filtered, whole, ack, now, hops, due);
+        let filtered = self.filter(g, &part.bytes, &part.segs, pass.now, (hops, Some(from)));
+        self.after(&route, filtered, Some(part), hops, pass);
     }
 
-    fn hand_over(
-        &mut self,
-        route: &Route,
-        bytes: Bytes,
-        segs: SmallVec<[Seg; 1]>,
-        ack: Option<&Ack>,
-        due: &mut Vec<(usize, Delivery)>,
-    ) {
+    fn hand_over(&mut self, route: &Route, bytes: Bytes, segs: SmallVec<[Seg; 1]>, pass: &mut Pass<'_>) {
         let count = segs.iter().map(|s| s.count).sum();
         let p = &self.wiring.totals.pipeline;
         if route.outputs.is_empty() {
@@ -372,15 +364,15 @@ impl Collector {
         });
         for &output in &route.outputs {
             if let Some(queue) = self.wiring.queues.get(output) {
-                due.push((output, queue.deliver(Arc::clone(&chunk), ack.map(Ack::split))));
+                pass.due.push((output, queue.deliver(Arc::clone(&chunk), pass.ack.map(Ack::split))));
             }
         }
     }
 
     /// Lets filters emit what is due, or everything.
     fn wake(&mut self, everything: bool) -> Vec<(usize, Delivery)> {
-        let now = Instant::now();
-        let mut due = Vec::new();
+        let mut pass = Pass::new(None);
+        let now = pass.now;
         for g in 0..self.groups.len() {
             let Some(group) = self.groups.get_mut(g) else { break };
             let route = Arc::clone(&group.route);
@@ -388,7 +380,7 @@ impl Collector {
             for (tag, lane) in &mut lanes {
                 if everything || lane.deadline().is_some_and(|d| d <= now) {
                     let filtered = route.program.wake(tag, lane, &mut self.work, now, everything);
-                    self.after(&route, filtered, None, None, now, 0, &mut due);
+                    self.after(&route, filtered, None, 0, &mut pass);
                 }
             }
             if let Some(group) = self.groups.get_mut(g) {
@@ -403,7 +395,7 @@ impl Collector {
         }
         self.deadline = self.groups.iter().flat_map(|g| g.lanes.values()).filter_map(Lane::deadline).min();
         self.weigh();
-        due
+        pass.due
     }
 }
 

@@ -4,6 +4,7 @@
 //! sources are read to their end, what filters hold goes out, queues close, outputs finish; see [`run`].
 
 mod build;
+pub mod catalog;
 mod intake;
 
 use std::future::Future;

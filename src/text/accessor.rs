@@ -149,7 +149,7 @@ impl Step {
 }
 
 /// The last value of a map whose key is the one.
-fn child<'r>(map: &'r [u8], is: impl Fn(Value<'_>) -> bool) -> Option<&'r [u8]> {
+fn child(map: &[u8], is: impl Fn(Value<'_>) -> bool) -> Option<&[u8]> {
     let Some((Value::Map { count, at }, _)) = msgpack::read(map, 0) else { return None };
     let (mut pos, mut found) = (at, None);
     for _ in 0..count {

@@ -24,7 +24,7 @@ enum Part {
     Field(Accessor),
     Tag,
     /// The n-th part of the tag between dots.
-    TagPart(usize),
+    Between(usize),
     /// What group n of the expression matched.
     Group(usize),
 }
@@ -75,7 +75,7 @@ impl Template {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Field(field) => complete &= write_value(out, field.value(record)),
                 Part::Tag => out.extend_from_slice(tag.as_bytes()),
-                Part::TagPart(n) => {
+                Part::Between(n) => {
                     out.extend_from_slice(tag.as_bytes().split(|b| *b == b'.').nth(*n).unwrap_or_default())
                 }
                 Part::Group(n) => {
@@ -104,7 +104,7 @@ impl Part {
             return match index {
                 None => Ok((Part::Tag, rest)),
                 // What is no number counts as 0, as in Fluent Bit.
-                Some((number, rest)) => Ok((Part::TagPart(number.parse().unwrap_or(0)), rest)),
+                Some((number, rest)) => Ok((Part::Between(number.parse().unwrap_or(0)), rest)),
             };
         }
         let (accessor, rest) = Accessor::token(text)?;

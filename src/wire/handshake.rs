@@ -10,6 +10,9 @@ use sha2::{Digest, Sha512};
 
 use super::msgpack::{self, Broken, Skip, Value};
 
+/// Largest PING: six short strings are far below it.
+const MAX_PING: usize = 4096;
+
 /// What clients must prove.
 #[derive(Debug)]
 pub struct Credentials {
@@ -54,7 +57,8 @@ fn digest(parts: &[&[u8]]) -> String {
     for part in parts {
         hash.update(part);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + n - 10 });
+    hash.finalize().iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 fn equal(a: &[u8], b: &[u8]) -> bool {
@@ -107,15 +111,12 @@ impl Server {
         if !matches!(bytes.first(), None | Some(0x90..=0x9f | 0xdc | 0xdd)) {
             return refused(None, "expected a PING: the client does not use a shared key");
         }
-        let consumed = match Skip::at(0).run(bytes, 4096) {
+        let consumed = match Skip::at(0).run(bytes, MAX_PING) {
             Ok(end) => end,
             Err(Broken::Short) => return Ping::NeedMore,
             Err(_) => return refused(None, "malformed PING"),
         };
-        let Some(fields) = strings(bytes) else {
-            return refused(None, "expected a PING: the client does not use a shared key");
-        };
-        let [b"PING", host, salt, key_digest, user, password_digest] = fields else {
+        let Some([b"PING", host, salt, key_digest, user, password_digest]) = strings(bytes) else {
             return refused(None, "expected a PING: the client does not use a shared key");
         };
         let c = &self.credentials;
@@ -166,19 +167,78 @@ mod tests {
     fn ping(key: &str, user: &str, password: &str) -> Vec<u8> {
         let proof = digest(&[b"cs", b"cli", b"nonce-nonce-1234", key.as_bytes()]);
         let pass = digest(&[b"salt-salt-salt-1", user.as_bytes(), password.as_bytes()]);
+        raw_ping(["PING", "cli", "cs", &proof, user, &pass])
+    }
+
+    // From Python: hashlib.sha512(b"".join(parts)).hexdigest()
+    /// `cs`, `cli`, `nonce-nonce-1234`, `key`: what the client proves.
+    const PROOF: &str = "806bebb0fc5cb2aa1c79b3e552ebcb9c74c87c6393cd653d3772ac1b8092fd0d\
+                         a980b2755c681ed9d021ebd97b8cea3accce1005987bba281ed052520e8fe2a0";
+    /// `cs`, `cli`, `nonce-nonce-1234` and no key.
+    const PROOF_OF_NOTHING: &str = "04d53511715cc3610b6150cde61fe6bd0d100c4474a833ed978a1e14423131d4\
+                                    7154c63bdf2891bacfcf38324080f56ba9a6061124e160628b1890233d4635ea";
+    /// `cs`, `srv`, `nonce-nonce-1234`, `key`: what the server proves.
+    const COUNTER_PROOF: &str = "ae3ea42ae35b9b51f01fa294876a4b3f9145dfdca2e4392ca01116046c417400\
+                                 b241f87c462a007e6aaac343a8918d3ee8e98fc010263b682a909677eded1e01";
+    /// `salt-salt-salt-1`, `u`, `p`.
+    const PASSWORD: &str = "7ca4138586a0f95751c21a61ab3c1461e581de208a6ff58390b9cc6438eb9f54\
+                            48c1ae8446148db12f59409e7cbdee347a5f6dabbb46020506894cdba9495b77";
+
+    fn raw_ping(fields: [&str; 6]) -> Vec<u8> {
         let mut out = Vec::new();
         msgpack::write_array(&mut out, 6);
-        for s in ["PING", "cli", "cs", &proof, user, &pass] {
-            msgpack::write_str(&mut out, s.as_bytes());
+        for field in fields {
+            msgpack::write_str(&mut out, field.as_bytes());
         }
         out
     }
 
     #[test]
-    fn the_digest_is_that_of_the_protocol() {
-        // From Python's hashlib: sha512(b"cs" + b"cli" + b"nonce-nonce-1234" + b"key").
-        assert_eq!(digest(&[b"abc"]), digest(&[b"a", b"bc"]));
-        assert!(digest(&[b"abc"]).starts_with("ddaf35a193617abacc417349ae204131"));
+    fn digests_are_those_that_other_implementations_compute() {
+        let ping = raw_ping(["PING", "cli", "cs", PROOF, "u", PASSWORD]);
+        let Ping::Ok { reply, .. } = server(&[("u", "p")]).ping(&ping) else { panic!() };
+        let mut pong = b"\x95\xa4PONG\xc3\xa0\xa3srv".to_vec();
+        msgpack::write_str(&mut pong, COUNTER_PROOF.as_bytes());
+        assert_eq!(reply, pong);
+    }
+
+    #[test]
+    fn an_empty_shared_key_is_proved_like_any_other() {
+        let credentials =
+            Credentials { shared_key: String::new(), hostname: "srv".into(), users: Vec::new() };
+        let server = Server::new(Arc::new(credentials), "nonce-nonce-1234".into(), String::new());
+        let ping = raw_ping(["PING", "cli", "cs", PROOF_OF_NOTHING, "", ""]);
+        assert!(matches!(server.ping(&ping), Ping::Ok { .. }));
+        let ping = raw_ping(["PING", "cli", "cs", PROOF, "", ""]);
+        assert!(matches!(server.ping(&ping), Ping::Refused { reply: None, .. }));
+    }
+
+    #[test]
+    fn the_helo_carries_nonce_and_salt() {
+        let helo =
+            b"\x92\xa4HELO\x83\xa5nonce\xb0nonce-nonce-1234\xa4auth\xb0salt-salt-salt-1\xa9keepalive\xc3";
+        assert_eq!(server(&[]).helo(), helo);
+    }
+
+    #[test]
+    fn a_ping_in_single_bytes_is_understood_at_its_last_one() {
+        let ping = raw_ping(["PING", "cli", "cs", PROOF, "", ""]);
+        for n in 0..ping.len() {
+            assert_eq!(server(&[]).ping(&ping[..n]), Ping::NeedMore, "{n}");
+        }
+        assert!(matches!(server(&[]).ping(&ping), Ping::Ok { .. }));
+    }
+
+    #[test]
+    fn a_ping_that_declares_too_much_is_refused_at_its_header() {
+        assert!(matches!(server(&[]).ping(b"\x96\xdb\x7f\xff\xff\xff"), Ping::Refused { reply: None, .. }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = server(&[("u", "p")]).ping(&bytes);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! and gathered in a block on the stack.
 
 mod escape;
+pub mod mask;
 mod unique;
 
 use escape::Block;

@@ -6,5 +6,6 @@ pub mod handshake;
 pub mod inflate;
 pub mod json;
 pub mod json_in;
+pub mod json_scan;
 pub mod msgpack;
 pub mod print;

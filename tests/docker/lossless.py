@@ -20,7 +20,7 @@ def three_containers(over, *more, count=LINES):
         containers = [task.write(engine, name, lines[name], over[name], *more, to=source[name]) for name in NAMES]
         want = {name: expected(lines[name]) for name in NAMES}
         for name in NAMES:
-            task.arrived(name, len(want[name]), 150)
+            task.arrived(name, len(want[name]), 240)
         took = time.monotonic() - start
         task.finish(engine, containers)
         ledger = task.router.stop()
@@ -46,7 +46,8 @@ def three_containers_over_tcp():
 
 def three_containers_that_ask_for_acks():
     """fluentd-request-ack: the driver sends a line when the one before is acknowledged."""
-    return three_containers({"web": "unix", "api": "tcp", "db": "unix"}, "fluentd-request-ack=true")
+    return three_containers({"web": "unix", "api": "tcp", "db": "unix"}, "fluentd-request-ack=true",
+                            count=LINES * 3 // 10)
 
 
 def a_killed_container_leaves_a_gap_free_prefix():
@@ -66,7 +67,7 @@ def a_killed_container_leaves_a_gap_free_prefix():
 
 def one_container_with_acks_line_rate():
     """A figure, not a limit: on a disk that syncs slowly it is the disk's."""
-    lines = plain("web", 10_000)
+    lines = plain("web", 4_000)
     with Engine() as engine, Task(["web"]) as task:
         task.router.start()
         start = time.monotonic()
@@ -76,7 +77,20 @@ def one_container_with_acks_line_rate():
         task.finish(engine, [container])
         task.router.stop()
         same_lines("web", expected(lines), task.logs("web"))
-    return "%.0f lines/s, 1,000 are wanted" % (len(lines) / took)
+        alone = syncs_per_second(task.output)
+    return "%.0f lines/s; 1,000 are wanted where the disk gives them: it syncs %.0f appended lines/s" % (
+        len(lines) / took, alone)
+
+
+def syncs_per_second(folder):
+    """How often a second the disk takes a line with write and fdatasync: the bound for one sender that waits."""
+    fd = os.open(os.path.join(folder, "sync"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    start = time.monotonic()
+    for _ in range(300):
+        os.write(fd, b"x" * 300)
+        os.fdatasync(fd)
+    os.close(fd)
+    return 300 / (time.monotonic() - start)
 
 
 TESTS = [

@@ -59,7 +59,7 @@ fn room_of(path: &str) -> Option<&str> {
 fn imports(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, word) in code.match_indices("crate::") {
-        let rest = &code[at + word.len()..];
+        let rest = code.get(at + word.len()..).unwrap_or_default();
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut name = String::new();

@@ -13,12 +13,13 @@ def tag(container):
     return "%s-firelens-%s" % (container, TASK)
 
 
-def configuration(sock, port, out, containers, exclude=None, join_partial=True, mem_buf_limit="25MB"):
+def configuration(sock, port, out, containers, exclude=None, join_partial=True, mem_buf_limit="25MB",
+                  grace=30):
     """Inputs, an optional join of docker's 16 KiB parts, exclude-pattern greps, metadata, a file for each container.
 
     The join stands first: records that it makes pass the filters before it again.
     """
-    parts = ["[SERVICE]\n    Flush 1\n    Grace 30",
+    parts = ["[SERVICE]\n    Flush 1\n    Grace %d" % grace,
              "[INPUT]\n    Name forward\n    Mem_Buf_Limit %s\n    unix_path %s" % (mem_buf_limit, sock)]
     if port:
         parts.append("[INPUT]\n    Name forward\n    Listen 127.0.0.1\n    Port %d" % port)

@@ -25,6 +25,9 @@ const TESTS: [&str; 10] = [
     "matching_keys_do_not_have_matching_values",
 ];
 
+/// A pattern that nothing matches.
+const NO_TEXT: &str = r"[^\s\S]";
+
 /// One condition; `want` false is the negative form.
 pub(super) struct Condition {
     test: Test,
@@ -61,8 +64,8 @@ impl Condition {
         let takes = if which < 4 { 1 } else { 2 };
         let (first, second) = (words.next(), words.next());
         let given = usize::from(first.is_some()) + usize::from(second.is_some()) + words.count();
-        // Fluent Bit refuses a third word and a pattern that is missing, no more.
-        let refused = given > 2 || (given < takes && matches!(which, 2 | 3 | 6..));
+        // Fluent Bit refuses a third word, and a pattern for values that is missing, no more.
+        let refused = given > 2 || (given < takes && which >= 6);
         let report = format!(
             "condition {name} in [FILTER] modify takes {} after its name, not {given}",
             if takes == 1 { "one word" } else { "two words" }
@@ -71,7 +74,7 @@ impl Condition {
             diags.error_hint(Some(&entry.pos), report, "quote a key or a value with blanks");
             return None;
         } else if given < takes {
-            diags.strict(Some(&entry.pos), report, "what is missing is taken as an empty text");
+            diags.strict(Some(&entry.pos), report, "what is missing is taken as empty, and no key is that");
         } else if given > takes {
             diags.strict(Some(&entry.pos), report, "the last word is ignored");
         }
@@ -83,6 +86,7 @@ impl Condition {
         };
         let test = match which / 2 {
             0 => Test::Exists(field(diags)?),
+            1 if first.is_empty() => Test::AnyKey(rule::regex(NO_TEXT, entry, "modify", diags)?),
             1 => Test::AnyKey(rule::regex(&first, entry, "modify", diags)?),
             2 => Test::Equals(field(diags)?, second),
             3 => Test::Matches(field(diags)?, rule::regex(&second, entry, "modify", diags)?),

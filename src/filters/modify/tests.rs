@@ -195,14 +195,15 @@ fn what_fluent_bit_starts_with_all_the_same_is_a_finding() {
     for (line, reason) in [
         ("Add m hello world", "the rule is skipped"),
         ("Condition key_exists a b", "the last word is ignored"),
-        ("Condition key_exists", "taken as an empty text"),
-        ("Condition key_value_equals b", "taken as an empty text"),
+        ("Condition key_exists", "taken as empty"),
+        ("Condition a_key_matches", "taken as empty"),
+        ("Condition key_value_equals b", "taken as empty"),
         ("Condition key_exists $m.x", ".x"),
     ] {
         let (filter, found) = build("modify", &[line]);
         assert!(filter.is_some(), "{line}");
         assert!(found.len() == 1 && found[0].0 == Level::Strict && found[0].1.contains(reason), "{found:?}");
     }
-    assert!(!holds("key_exists"));
+    assert!(!holds("key_exists") && !holds("a_key_matches") && holds("no_key_matches"));
     assert!(holds("key_value_does_not_equal b"));
 }

@@ -109,7 +109,7 @@ fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<
         None
     };
     let max_frame = s.size("buffer_max_size").unwrap_or(6_144_000);
-    if max_frame < 1024 || max_frame > 1 << 30 {
+    if !(1024..=1 << 30).contains(&max_frame) {
         s.error(diags, "buffer_max_size", "the largest frame must be between 1K and 1G");
         return None;
     }

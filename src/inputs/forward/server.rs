@@ -52,7 +52,7 @@ pub(super) async fn start(forward: Forward, cx: InputContext) -> Result<(), Stri
     Ok(())
 }
 
-async fn listen(mut listener: Listener, shared: Arc<Shared>, cx: InputContext) {
+async fn listen(listener: Listener, shared: Arc<Shared>, cx: InputContext) {
     let mut stop = cx.stop.clone();
     loop {
         tokio::select! {

@@ -2,10 +2,10 @@
 //!
 //! Enters: any bytes. Leaves: a JSON string in ASCII or UTF-8.
 
+use super::mask::{RUN, mask};
+
 /// Size of the block that gathers output before it goes to the buffer.
 const BLOCK: usize = 1024;
-/// Input is looked at in runs of this size; a clean one is copied as a whole.
-const RUN: usize = 32;
 /// Most bytes that one run can become (`\u00XX` for each, a word that overlaps the end, and a whole store).
 const GROWN: usize = (RUN + 8) * 6 + 16;
 
@@ -62,16 +62,6 @@ fn specials(w: u64) -> u64 {
     let backslash = (w ^ (ONES * 0x5c)).wrapping_sub(ONES);
     let del_or_more = w.wrapping_add(ONES) | w;
     (control | quote | backslash | del_or_more) & HIGH
-}
-
-/// Whether a run has anything to escape; written so that the compiler makes vector code of it.
-#[inline]
-fn clean(run: &[u8; RUN]) -> bool {
-    let mut found = false;
-    for b in run {
-        found |= (b.wrapping_sub(0x20) >= 0x5f) | (*b == b'"') | (*b == b'\\');
-    }
-    !found
 }
 
 /// Eight bytes of `buf` at `at`, spaces where it ends.
@@ -134,7 +124,7 @@ impl<'o> Block<'o> {
         }
     }
 
-    /// Appends `buf[start..end]` as a JSON string with quotes. `buf` may go on after `end`: it is read a word at a time.
+    /// Appends `buf[start..end]` as a JSON string with quotes. `buf` may go on after `end`: it is read in whole runs.
     #[inline]
     pub(super) fn string(&mut self, buf: &[u8], start: usize, end: usize) {
         let mut at = start;
@@ -142,17 +132,40 @@ impl<'o> Block<'o> {
         self.store([b'"'], 1);
         while at < end {
             self.room(GROWN);
-            if end - at >= RUN
-                && let Some(run) = buf.get(at..).and_then(|b| b.first_chunk::<RUN>())
-                && clean(run)
-            {
-                self.store(*run, RUN);
-                at += RUN;
-                continue;
-            }
-            at = self.words(buf, at, end, at + RUN);
+            // Twice a run, so that a whole store may begin at each of its bytes.
+            at = match buf.get(at..).and_then(|b| b.first_chunk::<{ 2 * RUN }>()) {
+                Some(window) => self.run(window, buf, at, end),
+                None => self.words(buf, at, end, at + RUN),
+            };
         }
         self.store([b'"'], 1);
+    }
+
+    /// Escapes the first run of a window, which lies at `at`, or as far as `end`, or up to what is not ASCII. Where the
+    /// bytes to escape are is found once for the whole run: the stores do not wait for one another.
+    #[inline]
+    fn run(&mut self, window: &[u8; 2 * RUN], buf: &[u8], at: usize, end: usize) -> usize {
+        let limit = RUN.min(end - at);
+        let whole = |from: usize| -> [u8; RUN] {
+            window.get(from..).and_then(|w| w.first_chunk::<RUN>()).copied().unwrap_or([0; RUN])
+        };
+        let run = whole(0);
+        let mut left = mask(&run) & (u32::MAX >> (RUN - limit));
+        let mut from = 0;
+        while left != 0 {
+            let special = left.trailing_zeros() as usize;
+            self.store(whole(from), special - from);
+            let escape = ESCAPES[usize::from(window[special & (2 * RUN - 1)])];
+            let len = usize::from(escape[7]);
+            if len == 0 {
+                return self.beyond_ascii(buf, at + special, end);
+            }
+            self.store(escape, len);
+            from = special + 1;
+            left &= left - 1;
+        }
+        self.store(whole(from), limit - from);
+        at + limit
     }
 
     /// Escapes word by word up to `end`, or until `stop` is passed.

@@ -1,0 +1,191 @@
+//! What only the whole document shows: outputs that get nothing, storage that has no place.
+//!
+//! Enters: a [`Document`]. Leaves: findings.
+
+use super::diag::Diagnostics;
+use super::section::{Document, Section};
+use super::value;
+use crate::text::{Regex, TagPattern};
+
+/// Inputs whose records all have the input's tag. Others take it from the client or a file's name.
+const ONE_TAG: &[&str] = &["dummy", "stdin", "tcp"];
+
+/// Checks what concerns more than one section.
+pub fn check_whole(document: &Document, diags: &mut Diagnostics) {
+    outputs(document, diags);
+    storage(document, diags);
+}
+
+fn outputs(document: &Document, diags: &mut Diagnostics) {
+    let tags = known_tags(document);
+    // Fluent Bit wires the only input to the only output when neither says otherwise.
+    let wired = document.inputs.len() == 1 && document.outputs.len() == 1;
+    for (n, section) in document.outputs.iter().enumerate() {
+        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
+        let title = format!("[OUTPUT] {}", instance(section, n));
+        let (plain, regex) = (set("match"), set("match_regex"));
+        let Some(entry) = plain.or(regex) else {
+            if !wired {
+                let does = "it gets nothing; say which tags: Match *";
+                diags.strict(Some(&section.pos), format!("{title} has no Match"), does);
+            }
+            continue;
+        };
+        let Some(tags) = &tags else { continue };
+        let pattern = plain.map(|e| TagPattern::new(&e.value));
+        // One that does not compile is reported where it is used.
+        let regex = match regex.map(|e| Regex::new(&e.value)).transpose() {
+            Ok(regex) => regex,
+            Err(_) => continue,
+        };
+        let takes = |tag: &String| {
+            pattern.as_ref().is_some_and(|p| p.matches(tag.as_bytes()))
+                || regex.as_ref().is_some_and(|r| r.is_match_at_start(tag.as_bytes()))
+        };
+        if !tags.iter().any(takes) {
+            diags.strict(
+                Some(&entry.pos),
+                format!("{title} matches the tag of no input"),
+                format!("it gets nothing; the tags are {}", tags.join(", ")),
+            );
+        }
+    }
+}
+
+/// The tags that records can have, if they can be known: not where a client or a rewrite_tag filter makes them.
+fn known_tags(document: &Document) -> Option<Vec<String>> {
+    if document.inputs.is_empty() {
+        return None;
+    }
+    let plugin = |section: &Section| section.last("name").map(|e| e.value.to_ascii_lowercase());
+    if document.filters.iter().any(|f| plugin(f).as_deref() == Some("rewrite_tag")) {
+        return None;
+    }
+    let set = |section: &Section, key: &str| {
+        section.last(key).map(|e| e.value.clone()).filter(|value| !value.is_empty())
+    };
+    document
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(n, section)| {
+            let name = plugin(section)?;
+            // A Tag replaces those of forward's clients, if no prefix is put before them.
+            let one = ONE_TAG.contains(&name.as_str())
+                || (name == "forward"
+                    && set(section, "tag_prefix").is_none()
+                    && set(section, "tag").is_some());
+            one.then(|| set(section, "tag").unwrap_or_else(|| format!("{name}.{n}")))
+        })
+        .collect()
+}
+
+/// An input that wants its records on disk needs a place for them; Fluent Bit refuses it, too.
+fn storage(document: &Document, diags: &mut Diagnostics) {
+    let service = |key: &str| document.service.iter().rev().find(|e| e.key == key);
+    if service("storage.path").is_some_and(|e| !e.value.is_empty()) {
+        return;
+    }
+    let inherit = service("storage.inherit").and_then(|e| value::boolean(&e.value)) == Some(true);
+    let common = service("storage.type").filter(|_| inherit);
+    for (n, section) in document.inputs.iter().enumerate() {
+        if let Some(entry) = section.last("storage.type").or(common)
+            && entry.value.eq_ignore_ascii_case("filesystem")
+        {
+            diags.error_hint(
+                Some(&entry.pos),
+                format!(
+                    "[INPUT] {} wants storage.type filesystem, but there is no storage.path",
+                    instance(section, n)
+                ),
+                "set storage.path in [SERVICE]",
+            );
+        }
+    }
+}
+
+fn instance(section: &Section, n: usize) -> String {
+    section
+        .last("name")
+        .map_or_else(|| format!("number {n}"), |e| format!("{}.{n}", e.value.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SectionKind;
+    use crate::config::load::section;
+
+    fn sections(kind: SectionKind, list: &[&str]) -> Vec<Section> {
+        list.iter()
+            .map(|keys| {
+                let entries = keys.split_whitespace().filter_map(|pair| pair.split_once('='));
+                section(kind, entries.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(), "f")
+            })
+            .collect()
+    }
+
+    fn findings(service: &str, inputs: &[&str], filters: &[&str], outputs: &[&str]) -> String {
+        let document = Document {
+            service: sections(SectionKind::Service, &[service]).remove(0).entries,
+            inputs: sections(SectionKind::Input, inputs),
+            filters: sections(SectionKind::Filter, filters),
+            outputs: sections(SectionKind::Output, outputs),
+            ..Document::default()
+        };
+        let mut diags = Diagnostics::new();
+        check_whole(&document, &mut diags);
+        diags.iter().map(|d| format!("{:?} {d}", d.level)).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn outputs_that_get_nothing_are_named_when_that_can_be_known() {
+        for (inputs, filters, outputs, want) in [
+            (&["name=dummy"][..], &[][..], &["name=null"][..], ""),
+            (&["name=dummy"], &[], &["name=null match="], ""),
+            (
+                &["name=dummy", "name=tcp"],
+                &[],
+                &["name=null"],
+                "Strict f: [OUTPUT] null.0 has no Match; it gets nothing",
+            ),
+            (&["name=dummy", "name=tcp"], &[], &["name=null match=tcp.1"], ""),
+            (
+                &["name=dummy", "name=tcp tag=t"],
+                &[],
+                &["name=null match=x*", "name=file match_regex=^t"],
+                "Strict f: [OUTPUT] null.0 matches the tag of no input; it gets nothing; the tags are dummy.0, t",
+            ),
+            (&["name=dummy"], &["name=rewrite_tag"], &["name=null match=x"], ""),
+            (&["name=forward"], &[], &["name=null match=x"], ""),
+            (
+                &["name=forward tag=a"],
+                &[],
+                &["name=null match=x"],
+                "Strict f: [OUTPUT] null.0 matches the tag of no",
+            ),
+            (&["name=forward tag=a tag_prefix=b"], &[], &["name=null match=x"], ""),
+            (&["name=dummy"], &[], &["name=null match_regex=(x"], ""),
+        ] {
+            let found = findings("", inputs, filters, outputs);
+            assert!(
+                found.starts_with(want) && found.is_empty() == want.is_empty(),
+                "{inputs:?} {outputs:?}: {found}"
+            );
+            assert!(!found.contains('|'), "{found}");
+        }
+    }
+
+    #[test]
+    fn storage_on_disk_needs_a_path() {
+        let input = &["name=dummy storage.type=filesystem"][..];
+        assert!(
+            findings("", input, &[], &[])
+                .starts_with("Error f: [INPUT] dummy.0 wants storage.type filesystem")
+        );
+        assert_eq!(findings("storage.path=/x", input, &[], &[]), "");
+        assert_eq!(findings("storage.type=filesystem", &["name=dummy"], &[], &[]), "");
+        let inherited = findings("storage.type=filesystem storage.inherit=on", &["name=dummy"], &[], &[]);
+        assert!(inherited.starts_with("Error"), "{inherited}");
+    }
+}
