@@ -125,6 +125,14 @@ impl Group {
     }
 }
 
+/// Gives spare room back where it is much: chunks are charged to the budget by their bytes.
+fn fitting(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.capacity() - bytes.len() > bytes.len() / 4 {
+        bytes.shrink_to_fit();
+    }
+    bytes
+}
+
 /// Waits for room in each output's share. Dropping the future gives what is left its verdict: given up.
 async fn enqueue(wiring: Arc<Wiring>, due: Vec<(usize, Delivery)>) {
     for (output, delivery) in due {
@@ -227,7 +235,7 @@ impl Collector {
             let Some(group) = self.groups.get_mut(g) else { continue };
             group.active = false;
             let route = Arc::clone(&group.route);
-            let open = std::mem::take(&mut group.open);
+            let open = fitting(std::mem::take(&mut group.open));
             group.last = open.len() + open.len() / 8;
             let open_segs = std::mem::take(&mut group.open_segs);
             for part in std::mem::take(&mut group.sealed) {
@@ -307,7 +315,7 @@ impl Collector {
         }
         if count > 0 {
             let (bytes, segs) = match (bytes, whole) {
-                (Some(bytes), _) => (Bytes::from(bytes), segs),
+                (Some(bytes), _) => (Bytes::from(fitting(bytes)), segs),
                 (None, Some(part)) => (part.bytes, part.segs),
                 (None, None) => (Bytes::new(), segs),
             };

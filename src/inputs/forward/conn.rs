@@ -27,6 +27,8 @@ use crate::wire::forward::{Decoder, Fatal, Next, ack};
 const READ: usize = 64 * 1024;
 /// A drain ends when the client has been quiet this long.
 const QUIET: Duration = Duration::from_millis(200);
+/// A rest of a read up to this size is moved to a buffer of its own size.
+const SMALL: usize = 8 * 1024;
 /// Declared lengths up to this are believed while half of the memory is free.
 const PLENTY: usize = 1 << 20;
 /// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
@@ -299,16 +301,22 @@ impl Connection {
             }
             self.need = 1;
         }
-        self.flush(&mut acks).await?;
+        // The read's memory is given back before the wait for an output: it is the records that wait, once.
         if self.buf.is_empty() {
             self.oversize = None;
             self.give_back();
         } else {
+            if self.buf.len() <= SMALL && self.need <= READ {
+                // The beginning of a small frame: 500 clients that are each within a line must not hold a read's
+                // worth of memory each.
+                self.buf = BytesMut::from(self.buf.as_ref());
+            }
             self.charge.shrink_to(self.buf.capacity() as u64);
             if self.charge.bytes() <= READ as u64 {
                 self.oversize = None;
             }
         }
+        self.flush(&mut acks).await?;
         fatal.map_or(Ok(()), |f| Err(End::Fatal(f)))
     }
 
