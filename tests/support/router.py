@@ -4,6 +4,7 @@ The command is `target/release/firelane run -c {conf}`; FIRELANE names another b
 router, for example ROUTER="fluent-bit -c {conf}", to see what it does with the same work; its ledger is not looked at.
 """
 import os
+import random
 import shlex
 import signal
 import socket
@@ -25,10 +26,15 @@ def command(conf):
 
 
 def free_port():
-    """A TCP port of the loopback that nobody has now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A TCP port of the loopback that nobody has now, below those that the kernel gives to clients."""
+    while True:
+        port = random.randint(12000, 19999)
+        try:
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+            return port
+        except OSError:
+            pass
 
 
 def accepts(address):

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -57,7 +58,7 @@ impl Router {
 
     /// The same in a directory that the test has prepared.
     pub(crate) fn start_in(dir: TempDir, conf: &str) -> Router {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let conf = conf.replace("{dir}", dir.path().to_str().unwrap()).replace("{port}", &port.to_string());
         fs::write(dir.path().join("router.conf"), conf).unwrap();
         let log = File::create(dir.path().join("router.log")).unwrap();
@@ -74,7 +75,7 @@ impl Router {
             if let Some(status) = router.child.try_wait().unwrap() {
                 panic!("ended at start with {status}:\n{}", router.messages());
             }
-            UnixStream::connect(router.path("in.sock")).ok()
+            router.messages().contains(" ready ").then_some(())
         });
         router
     }
@@ -162,6 +163,16 @@ impl Ended {
     pub(crate) fn logs(&self, file: &str) -> Vec<String> {
         logs(&fs::read_to_string(self.dir.path().join(file)).unwrap_or_default())
     }
+}
+
+/// A TCP port that nobody has: below those that the kernel gives to clients, and each only once.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + (std::process::id() % 7_000) as u16;
+    (0..1_000)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 /// The `log` values of JSON lines; every line must be whole.
