@@ -6,20 +6,18 @@
 //! inputs/      forward tcp stdin dummy                  bytes -> chunks
 //! filters/     grep modify parser multiline ...         chunks -> chunks
 //! router/      tag patterns, the route cache            which filters, which outputs
-//! buffer/      queues, budget shares, backpressure
 //! outputs/     file stdout null                         chunks -> the world
 //! ------------------------------------------------------------------------------------------------------------
 //! config/      text -> sections -> checked settings     wire/        pure codecs: msgpack, forward frames, JSON
 //! record/      chunk, tag, record view, ack handle      observe/     counters, logs
 //! text/        parsers, multiline, times, accessors     net/         listeners, TLS
-//! rt/          supervised tasks, stop signal, budget
+//! rt/          supervised tasks, stop signal, budget, queues
 //! ```
 //!
 //! The floor (`record rt observe wire text net`) imports only the floor; `config` the floor; a room on the path the
 //! floor and `config`, never another room; `pipeline` imports rooms; `cli` imports `pipeline`. A test reads the sources
 //! and enforces it.
 
-pub mod buffer;
 pub mod cli;
 pub mod config;
 pub mod filters;

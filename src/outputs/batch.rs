@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use super::format::Formatter;
-use crate::buffer::Delivery;
 use crate::record::Tag;
+use crate::rt::Delivery;
 
 /// Most bytes of one write. A kill tore larger appends.
 pub(super) const WRITE_MAX: usize = 256 << 10;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::batch::{Cursor, Text};
 use super::format::Formatter;
-use crate::buffer::{Delivery, Receiver};
+use crate::rt::{Delivery, Receiver};
 
 /// The waits between attempts.
 const BACKOFF: Duration = Duration::from_millis(100);

@@ -10,8 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::buffer::Receiver;
 use crate::config::{Diagnostics, PluginInfo, Settings};
+use crate::rt::Receiver;
 
 mod batch;
 mod drive;

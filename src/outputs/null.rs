@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::{BuildContext, Output, OutputKind};
-use crate::buffer::Receiver;
 use crate::config::{Diagnostics, Key, PluginInfo, Settings, Type};
+use crate::rt::Receiver;
 
 pub(super) const KIND: OutputKind = OutputKind {
     info: PluginInfo {

@@ -13,8 +13,8 @@ use super::batch::Text;
 use super::drive::{self, Failure, Pace, Sink};
 use super::format::{Formatter, Frame, JsonDate, Shape, json_date};
 use super::{BuildContext, Output, OutputKind};
-use crate::buffer::Receiver;
 use crate::config::{Diagnostics, Key, PluginInfo, Settings, Type};
+use crate::rt::Receiver;
 
 pub(super) const KIND: OutputKind = OutputKind {
     info: PluginInfo {

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::buffer::{Delivery, Sender};
 use crate::filters::program::{Filtered, Lane, Moved, Program, Tally, Workspace};
 use crate::inputs::{BoxFuture, Intake};
 use crate::observe::counters::{Refusal, Totals};
 use crate::record::{Ack, AckWait, Chunk, Seg, Tag, Time};
 use crate::router::Router;
 use crate::rt::{Budget, Charge, Meter};
+use crate::rt::{Delivery, Sender};
 use crate::wire::entry;
 
 /// Tags one source remembers; beyond it the memory begins anew (states of filters stay).

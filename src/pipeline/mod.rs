@@ -17,12 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::buffer;
 use crate::config::{Diagnostics, Document, Service};
 use crate::filters::program::{MAX_STEPS, Program, Step};
 use crate::inputs::InputContext;
 use crate::observe::counters::{self, Totals};
 use crate::router::Router;
+use crate::rt;
 use crate::rt::{Budget, Meter, Stopper, Tasks, limits};
 
 use build::Plan;
@@ -118,7 +118,7 @@ impl Pipeline {
         let mut queues = Vec::new();
         let mut output_matchers = Vec::new();
         for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
-            let (sender, receiver) = buffer::queue(planned.label.clone(), share, Arc::clone(counters));
+            let (sender, receiver) = rt::queue(planned.label.clone(), share, Arc::clone(counters));
             queues.push(sender);
             output_matchers.push(planned.matcher);
             sinks.spawn(format!("output {}", planned.label), planned.output.run(receiver));

@@ -19,8 +19,8 @@ use std::time::Duration;
 use super::drive::{self, Pace};
 use super::format::{Formatter, Frame, Separators, Shape, Template};
 use super::{BuildContext, Output, OutputKind};
-use crate::buffer::Receiver;
 use crate::config::{Diagnostics, Key, PluginInfo, Settings, Type};
+use crate::rt::Receiver;
 use writer::Writer;
 
 pub(super) const KIND: OutputKind = OutputKind {

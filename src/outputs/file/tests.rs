@@ -15,11 +15,11 @@ use super::super::drive::Sink;
 use super::super::format::Beginning;
 use super::open::OPEN_MAX;
 use super::*;
-use crate::buffer::{Delivery, Sender, queue};
 use crate::config::{Entry, Pos, Section, SectionKind};
 use crate::observe::counters::Output as Counters;
 use crate::record::{AckWait, Chunk, Seg, Tag, Time, Verdict};
 use crate::rt::Budget;
+use crate::rt::{Delivery, Sender, queue};
 use crate::wire::{entry, msgpack};
 
 fn record(out: &mut Vec<u8>, text: &str) {

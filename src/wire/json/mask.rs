@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn every_byte_at_every_place_is_judged_alike_by_both_forms_and_by_the_rule() {
         for byte in 0..=255u8 {
-            let special = byte < 0x20 || byte >= 0x7f || byte == b'"' || byte == b'\\';
+            let special = !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\';
             for place in 0..RUN {
                 let mut run = [b'a'; RUN];
                 run[place] = byte;

@@ -1,5 +1,0 @@
-//! Where chunks wait for an output: one bounded queue each.
-
-mod queue;
-
-pub use queue::{Delivery, Receiver, Sender, queue};
