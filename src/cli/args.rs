@@ -51,7 +51,7 @@ pub(super) struct Run {
     /// A further parsers file; may be repeated
     #[arg(short = 'R', long = "parser", value_name = "FILE")]
     parsers: Vec<PathBuf>,
-    /// Refuse what Fluent Bit passes over in silence: unset variables, unknown sections and [SERVICE] keys, ...
+    /// Refuse what Fluent Bit passes over in silence: unset variables, unknown sections and `[SERVICE]` keys, ...
     /// (`check` always does)
     #[arg(long)]
     strict: bool,

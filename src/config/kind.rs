@@ -28,7 +28,7 @@ pub enum Type {
     /// Comma-separated list.
     List,
     /// This many words, each may stand in double quotes (`Record key "two words"`). Fewer are refused; with more, Fluent
-    /// Bit's plugins differ, so [`super::check`] reports them and the plugin says what it does.
+    /// Bit's plugins differ, so [`super::check()`] reports them and the plugin says what it does.
     Words(usize),
     /// A pattern in Ruby's syntax.
     Regex,
@@ -83,7 +83,7 @@ pub struct PluginInfo {
     pub aliases: &'static [&'static str],
     /// One line for a person.
     pub summary: &'static str,
-    /// Its own keys. Core keys (tag, match, ...) are in [`super::core_keys`].
+    /// Its own keys. Core keys (tag, match, ...) are in `core_keys`.
     pub keys: &'static [Key],
     /// Groups of shared keys it also takes (network, TLS).
     pub groups: &'static [&'static [Key]],
@@ -110,7 +110,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Wraps a section that [`super::check`] has accepted.
+    /// Wraps a section that [`super::check()`] has accepted.
     pub fn new(instance: String, info: &'static PluginInfo, core: &'static [Key], section: Section) -> Self {
         let label = section.last("alias").map_or_else(|| instance.clone(), |e| e.value.clone());
         Settings { instance, label, info, core, section }

@@ -1,6 +1,6 @@
 //! Configuration: text, then sections with places, then checked settings.
 //!
-//! Enters: a path. Leaves: a [`Document`], findings in [`Diagnostics`], and through [`check`] a plugin's [`Settings`].
+//! Enters: a path. Leaves: a [`Document`], findings in [`Diagnostics`], and through [`check()`] a plugin's [`Settings`].
 
 mod check;
 pub mod classic;

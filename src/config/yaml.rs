@@ -1,7 +1,7 @@
 //! The YAML format: text into a small tree with lines. Every scalar is a string, as Fluent Bit reads it.
 //!
 //! Enters: the text of one file. Leaves: a [`Node`]. Can go wrong: broken YAML (file, line, column), aliases (Fluent Bit
-//! has none either), nesting past [`MAX_DEPTH`].
+//! has none either), nesting past `MAX_DEPTH`.
 
 use saphyr_parser::{Event, Parser};
 

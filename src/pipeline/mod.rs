@@ -1,7 +1,7 @@
 //! Builds and supervises the line: inputs, filters, router, queues, outputs. The only wiring.
 //!
 //! Enters: a checked configuration. Leaves: an exit code and the summary. Shutdown is ordered and has one deadline:
-//! sources are read to their end, what filters hold goes out, queues close, outputs finish; see [`run`].
+//! sources are read to their end, what filters hold goes out, queues close, outputs finish; see [`Pipeline::run`].
 
 mod build;
 pub mod catalog;

@@ -46,8 +46,7 @@ def three_containers_over_tcp():
 
 def three_containers_that_ask_for_acks():
     """fluentd-request-ack: the driver sends a line when the one before is acknowledged."""
-    return three_containers({"web": "unix", "api": "tcp", "db": "unix"}, "fluentd-request-ack=true",
-                            count=LINES * 3 // 10)
+    return three_containers({"web": "unix", "api": "tcp", "db": "unix"}, "fluentd-request-ack=true")
 
 
 def a_killed_container_leaves_a_gap_free_prefix():

@@ -2,7 +2,7 @@
 
 from engine import Engine
 from support.ledger import Ledger
-from support.router import FOREIGN, accepts, command
+from support.router import FOREIGN, accepts, command, peak_kib
 from support.suite import eventually
 from workload import Task
 
@@ -48,11 +48,6 @@ def a_flood_at_a_quarter_cpu_and_64_mib_loses_nothing():
 def read(path):
     with open(path, encoding="utf-8", errors="replace") as f:
         return f.read()
-
-
-def peak_kib(pid):
-    with open("/proc/%d/status" % pid) as status:
-        return next(int(x.split()[1]) for x in status if x.startswith("VmHWM"))
 
 
 TESTS = [a_flood_at_a_quarter_cpu_and_64_mib_loses_nothing]

@@ -45,6 +45,12 @@ def accepts(address):
         return s.connect_ex(address if isinstance(address, str) else ("127.0.0.1", address)) == 0
 
 
+def peak_kib(pid):
+    """A process's peak resident memory."""
+    with open("/proc/%d/status" % pid) as status:
+        return next(int(x.split()[1]) for x in status if x.startswith("VmHWM"))
+
+
 class Router:
     """One run of the router. `log` collects its messages over all runs of one test."""
 
@@ -69,11 +75,6 @@ class Router:
         with open(self.log, "rb") as log:
             log.seek(self.since)
             return log.read().decode("utf-8", "replace")
-
-    def peak_kib(self):
-        """Its peak resident memory."""
-        with open("/proc/%d/status" % self.process.pid) as status:
-            return next(int(x.split()[1]) for x in status if x.startswith("VmHWM"))
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
