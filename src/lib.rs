@@ -6,6 +6,7 @@
 //! inputs/      forward tcp stdin dummy                  bytes -> chunks
 //! filters/     grep modify parser multiline ...         chunks -> chunks
 //! router/      tag patterns, the route cache            which filters, which outputs
+//! buffer/      write-ahead log, dead letters             what waits, also across a crash
 //! outputs/     file stdout null                         chunks -> the world
 //! ------------------------------------------------------------------------------------------------------------
 //! config/      text -> sections -> checked settings     wire/        pure codecs: msgpack, forward frames, JSON
@@ -18,6 +19,7 @@
 //! floor and `config`, never another room; `pipeline` imports rooms; `cli` imports `pipeline`. A test reads the sources
 //! and enforces it.
 
+pub mod buffer;
 pub mod cli;
 pub mod config;
 pub mod filters;

@@ -12,6 +12,7 @@ use super::diag::Diagnostics;
 use super::env::Env;
 use super::kind::{Key, Type};
 use super::section::Entry;
+use super::storage::Storage;
 use super::value;
 
 /// What the process is told.
@@ -31,6 +32,8 @@ pub struct Service {
     pub multiline_buffer_limit: usize,
     /// `memory.limit`: the byte budget; `None`: 32 MiB or 40 % of the cgroup's limit, the smaller.
     pub memory_limit: Option<u64>,
+    /// Storage, dead letters, waits between attempts.
+    pub storage: Storage,
 }
 
 impl Default for Service {
@@ -44,6 +47,7 @@ impl Default for Service {
             escape_unicode: true,
             multiline_buffer_limit: 2 << 20,
             memory_limit: None,
+            storage: Storage::default(),
         }
     }
 }

@@ -17,17 +17,33 @@ pub enum Refusal {
 /// Why an output gave a record up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drop {
-    /// The output would never take it (no dead letters configured).
+    /// The output would never take it.
     Rejected,
+    /// Its output failed as often, or for as long, as `Retry_Limit` or `retry.max_age` allow.
+    Retries,
+    /// Its output's share was full, and `overflow` says to drop.
+    Overflow,
+    /// It was stored for an output that is no longer configured, longer than `storage.orphan_ttl`.
+    Orphan,
+    /// Its stored copy was damaged.
+    Damaged,
     /// The process had to stop before it was delivered.
     Shutdown,
 }
+
+/// All reasons, in the order of the counters.
+pub const DROPS: [Drop; 6] =
+    [Drop::Rejected, Drop::Retries, Drop::Overflow, Drop::Orphan, Drop::Damaged, Drop::Shutdown];
 
 impl Drop {
     /// The label value.
     pub fn name(self) -> &'static str {
         match self {
             Drop::Rejected => "rejected",
+            Drop::Retries => "retries",
+            Drop::Overflow => "overflow",
+            Drop::Orphan => "orphan",
+            Drop::Damaged => "damaged",
             Drop::Shutdown => "shutdown",
         }
     }
@@ -69,10 +85,8 @@ pub struct Output {
     pub delivered: AtomicU64,
     /// Written to dead letters.
     pub dead_lettered: AtomicU64,
-    /// Given up: the output would never take them.
-    pub dropped_rejected: AtomicU64,
-    /// Given up: the process had to stop.
-    pub dropped_shutdown: AtomicU64,
+    /// Given up, by reason, as in [`DROPS`].
+    pub dropped: [AtomicU64; DROPS.len()],
     /// Waiting in it now.
     pub held: AtomicU64,
     /// Attempts that failed and were made again.
@@ -82,11 +96,14 @@ pub struct Output {
 impl Output {
     /// Counts records given up.
     pub fn dropped(&self, why: Drop, n: u64) {
-        match why {
-            Drop::Rejected => &self.dropped_rejected,
-            Drop::Shutdown => &self.dropped_shutdown,
+        if let Some((counter, _)) = self.dropped.iter().zip(DROPS).find(|(_, d)| *d == why) {
+            counter.fetch_add(n, Relaxed);
         }
-        .fetch_add(n, Relaxed);
+    }
+
+    /// Records given up, whatever the reason.
+    pub fn all_dropped(&self) -> u64 {
+        self.dropped.iter().map(|c| c.load(Relaxed)).sum()
     }
 }
 
@@ -124,20 +141,16 @@ impl Totals {
         }
         self.outputs.iter().find_map(|(name, o)| {
             let left = o.routed.load(Relaxed) + o.recovered.load(Relaxed);
-            let right = [&o.delivered, &o.dead_lettered, &o.dropped_rejected, &o.dropped_shutdown, &o.held]
-                .iter()
-                .map(|c| c.load(Relaxed))
-                .sum::<u64>();
+            let right =
+                [&o.delivered, &o.dead_lettered, &o.held].map(|c| c.load(Relaxed)).iter().sum::<u64>()
+                    + o.all_dropped();
             (left != right).then(|| format!("output {name}: in {left}, accounted for {right}"))
         })
     }
 
     /// Records accepted and then given up.
     pub fn lost(&self) -> u64 {
-        self.outputs
-            .iter()
-            .map(|(_, o)| o.dropped_rejected.load(Relaxed) + o.dropped_shutdown.load(Relaxed))
-            .sum()
+        self.outputs.iter().map(|(_, o)| o.all_dropped()).sum()
     }
 }
 
@@ -162,16 +175,16 @@ impl fmt::Display for Totals {
         for (name, o) in &self.outputs {
             write!(
                 f,
-                " | output={name} routed={} recovered={} delivered={} dead_lettered={} dropped_rejected={} dropped_shutdown={} held={} retries={}",
+                " | output={name} routed={} recovered={} delivered={} dead_lettered={}",
                 o.routed.load(Relaxed),
                 o.recovered.load(Relaxed),
                 o.delivered.load(Relaxed),
                 o.dead_lettered.load(Relaxed),
-                o.dropped_rejected.load(Relaxed),
-                o.dropped_shutdown.load(Relaxed),
-                o.held.load(Relaxed),
-                o.retries.load(Relaxed),
             )?;
+            for (counter, why) in o.dropped.iter().zip(DROPS) {
+                write!(f, " dropped_{}={}", why.name(), counter.load(Relaxed))?;
+            }
+            write!(f, " held={} retries={}", o.held.load(Relaxed), o.retries.load(Relaxed))?;
         }
         for (name, c) in &self.filters {
             write!(

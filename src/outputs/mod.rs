@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use crate::config::{Diagnostics, PluginInfo, Settings};
 use crate::rt::Receiver;
+pub use retry::RetryPolicy;
 
 mod batch;
 mod drive;
 mod file;
 mod format;
 mod null;
+mod retry;
 mod stdout;
 
 /// Every output there is.
@@ -38,6 +40,8 @@ pub struct BuildContext {
     pub escape_unicode: bool,
     /// `Flush`: the longest that records without an ack may wait for company.
     pub flush: Duration,
+    /// When this output's failed batches are tried again.
+    pub retry: RetryPolicy,
 }
 
 /// A destination.

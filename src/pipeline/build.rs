@@ -150,7 +150,11 @@ fn output(
         outputs::KINDS.iter().map(|k| k.info.name),
         diags,
     )?;
-    let cx = outputs::BuildContext { escape_unicode: service.escape_unicode, flush: service.flush };
+    let cx = outputs::BuildContext {
+        escape_unicode: service.escape_unicode,
+        flush: service.flush,
+        retry: outputs::RetryPolicy::default(),
+    };
     let output = (kind.build)(&settings, &cx, diags)?;
     let mut matcher = matcher(&settings, diags);
     // Fluent Bit wires the only input to the only output when neither says otherwise.

@@ -118,7 +118,7 @@ impl Pipeline {
         let mut queues = Vec::new();
         let mut output_matchers = Vec::new();
         for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
-            let (sender, receiver) = rt::queue(planned.label.clone(), share, Arc::clone(counters));
+            let (sender, receiver) = rt::queue(planned.label.clone(), share, Arc::clone(counters), None);
             queues.push(sender);
             output_matchers.push(planned.matcher);
             sinks.spawn(format!("output {}", planned.label), planned.output.run(receiver));

@@ -1,6 +1,7 @@
 //! What runs things: the byte budget, the stop signal, supervised tasks, the bounded queue in front of an output.
 
 mod budget;
+mod letters;
 pub mod limits;
 mod meter;
 mod queue;
@@ -8,7 +9,8 @@ mod stop;
 mod tasks;
 
 pub use budget::{Budget, Charge};
+pub use letters::{Content, Letter, LetterBox, Letters};
 pub use meter::{Meter, MeterCharge};
-pub use queue::{Delivery, Receiver, Sender, queue};
+pub use queue::{Delivery, Keeper, Receiver, Sender, queue};
 pub use stop::{Phase, Stop, Stopper};
 pub use tasks::Tasks;

@@ -8,11 +8,25 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::letters::{Content, Letter, Letters};
 use crate::observe::counters::{Drop as DropReason, Output as Counters};
 use crate::record::{Ack, Chunk};
+
+/// Who keeps a record's stored copy: the log, for one output.
+pub trait Keeper: Send + Sync {
+    /// This output needs frame `number` no longer.
+    fn settled(&self, number: u64);
+}
+
+/// The stored copy of a delivery.
+struct Stored {
+    keeper: Arc<dyn Keeper>,
+    number: u64,
+}
 
 struct State {
     waiting: VecDeque<Delivery>,
@@ -28,6 +42,9 @@ struct Shared {
     room: Notify,
     arrived: Notify,
     counters: Arc<Counters>,
+    /// `output file.0`, for dead letters.
+    name: Arc<str>,
+    letters: Option<Letters>,
 }
 
 impl Shared {
@@ -43,11 +60,15 @@ pub struct Sender(Arc<Shared>);
 /// The output's side.
 pub struct Receiver(Arc<Shared>);
 
-/// A chunk that an output owes a verdict on. Dropped without one, it counts as given up and its ack fails.
+/// A chunk that an output owes a verdict on. Dropped without one, it counts as given up and its ack fails; if the log has
+/// it, it is still held, and comes again after a start.
 pub struct Delivery {
     /// The records.
     pub chunk: Arc<Chunk>,
+    /// When this output was first owed it, for `retry.max_age`.
+    pub since: Instant,
     ack: Option<Ack>,
+    stored: Option<Stored>,
     owner: Arc<Shared>,
     /// Bytes it takes of the share: 0 until it has entered.
     takes: u64,
@@ -55,9 +76,18 @@ pub struct Delivery {
 }
 
 /// A queue that holds at most `share` bytes (one chunk may always enter an empty queue).
-pub fn queue(label: impl Into<String>, share: u64, counters: Arc<Counters>) -> (Sender, Receiver) {
+/// What the output gives up goes to `letters`, where there are dead letters.
+pub fn queue(
+    label: impl Into<String>,
+    share: u64,
+    counters: Arc<Counters>,
+    letters: Option<Letters>,
+) -> (Sender, Receiver) {
+    let label = label.into();
     let shared = Arc::new(Shared {
-        label: label.into(),
+        name: format!("output {label}").into(),
+        letters,
+        label,
         share,
         state: Mutex::new(State { waiting: VecDeque::new(), bytes: 0, senders: 1, receiver_gone: false }),
         room: Notify::new(),
@@ -72,7 +102,44 @@ impl Sender {
     pub fn deliver(&self, chunk: Arc<Chunk>, ack: Option<Ack>) -> Delivery {
         self.0.counters.routed.fetch_add(chunk.count, Relaxed);
         self.0.counters.held.fetch_add(chunk.count, Relaxed);
-        Delivery { chunk, ack, owner: Arc::clone(&self.0), takes: 0, settled: false }
+        Delivery {
+            chunk,
+            since: Instant::now(),
+            ack,
+            stored: None,
+            owner: Arc::clone(&self.0),
+            takes: 0,
+            settled: false,
+        }
+    }
+
+    /// A delivery of frame `number`, which `keeper` keeps until it is settled. It is counted as routed or recovered, and
+    /// as held, by whoever stored it.
+    pub fn stored(
+        &self,
+        chunk: Arc<Chunk>,
+        since: Instant,
+        ack: Option<Ack>,
+        keeper: Arc<dyn Keeper>,
+        number: u64,
+    ) -> Delivery {
+        let stored = Some(Stored { keeper, number });
+        Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, settled: false }
+    }
+
+    /// The output's counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
+    }
+
+    /// Hands the delivery over if there is room now.
+    ///
+    /// # Errors
+    /// The delivery, when its output's share is full.
+    pub fn offer(&self, delivery: Delivery) -> Result<(), Delivery> {
+        let mut delivery = Some(delivery);
+        self.try_push(&mut delivery);
+        delivery.map_or(Ok(()), Err)
     }
 
     /// Waits for room, then hands the delivery over.
@@ -183,34 +250,67 @@ impl Drop for Receiver {
 }
 
 impl Delivery {
-    /// Whether a sender waits for the ack: then it must reach the disk, and at once.
+    /// Whether a sender waits for the ack: then it must go at once.
     pub fn wants_ack(&self) -> bool {
         self.ack.is_some()
+    }
+
+    /// Whether someone forgets these records at the verdict: a sender that waits for the ack, or the log. Then they must
+    /// be on disk before.
+    pub fn must_last(&self) -> bool {
+        self.ack.is_some() || self.stored.is_some()
     }
 
     /// The output has it.
     pub fn delivered(mut self) {
         self.owner.counters.delivered.fetch_add(self.chunk.count, Relaxed);
-        if let Some(ack) = self.ack.take() {
-            ack.done();
-        }
-        self.settled = true;
+        self.settle(true);
     }
 
-    /// The output gives it up for a reason: counted, and the ack fails.
+    /// The output gives it up for a reason, and nobody keeps it: counted, and the ack fails.
     pub fn dropped(mut self, why: DropReason) {
         self.owner.counters.dropped(why, self.chunk.count);
+        self.settle(false);
+    }
+
+    /// The output gives it up: to the dead letters where there are some, else it is dropped. `detail` says what was
+    /// wrong. Waits for room on the way there, not for the disk; the ack follows when it is on disk.
+    pub async fn give_up(mut self, why: DropReason, detail: String) {
+        let Some(letters) = self.owner.letters.clone() else {
+            tracing::error!(output = %self.owner.label, records = self.chunk.count, reason = why.name(), %detail,
+                "records dropped; set dead_letter.path to keep such records");
+            return self.dropped(why);
+        };
+        let (from, chunk) = (Arc::clone(&self.owner.name), Arc::clone(&self.chunk));
+        let kept = Box::new(move || {
+            self.owner.counters.dead_lettered.fetch_add(self.chunk.count, Relaxed);
+            self.settle(true);
+        });
+        letters.send(Letter { from, reason: why.name(), detail, content: Content::Chunk(chunk), kept }).await;
+    }
+
+    fn settle(&mut self, good: bool) {
         self.settled = true;
+        if let Some(ack) = self.ack.take()
+            && good
+        {
+            ack.done();
+        }
+        if let Some(stored) = self.stored.take() {
+            stored.keeper.settled(stored.number);
+        }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         let counters = &self.owner.counters;
-        if !self.settled {
+        if self.settled {
+            counters.held.fetch_sub(self.chunk.count, Relaxed);
+        } else if self.stored.is_none() {
             counters.dropped(DropReason::Shutdown, self.chunk.count);
+            counters.held.fetch_sub(self.chunk.count, Relaxed);
         }
-        counters.held.fetch_sub(self.chunk.count, Relaxed);
         if self.takes > 0 {
             self.owner.lock().bytes -= self.takes;
             self.owner.room.notify_one();
@@ -236,7 +336,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_share_makes_the_source_wait_until_a_verdict() {
-        let (tx, mut rx) = queue("o", 100, Arc::default());
+        let (tx, mut rx) = queue("o", 100, Arc::default(), None);
         tx.push(tx.deliver(chunk(80), None)).await;
         let mut second = Box::pin(tx.push(tx.deliver(chunk(80), None)));
         let waited = tokio::time::timeout(std::time::Duration::from_millis(1), &mut second).await;
@@ -250,18 +350,18 @@ mod tests {
     #[tokio::test]
     async fn an_output_that_ends_early_fails_acks_and_counts_the_drop() {
         let counters = Arc::new(Counters::default());
-        let (tx, rx) = queue("o", 100, Arc::clone(&counters));
+        let (tx, rx) = queue("o", 100, Arc::clone(&counters), None);
         let (wait, ack) = AckWait::new(Arc::default());
         tx.push(tx.deliver(chunk(10), Some(ack))).await;
         drop(rx);
         assert_eq!(wait.verdict(), Verdict::Failed);
-        assert_eq!(counters.dropped_shutdown.load(Relaxed), 1);
+        assert_eq!(counters.all_dropped(), 1);
         assert_eq!(counters.held.load(Relaxed), 0);
     }
 
     #[tokio::test]
     async fn the_queue_ends_when_senders_are_gone_and_it_is_empty() {
-        let (tx, mut rx) = queue("o", 100, Arc::default());
+        let (tx, mut rx) = queue("o", 100, Arc::default(), None);
         tx.push(tx.deliver(chunk(10), None)).await;
         drop(tx);
         rx.recv().await.unwrap().delivered();

@@ -17,6 +17,7 @@ use super::open::OPEN_MAX;
 use super::*;
 use crate::config::{Entry, Pos, Section, SectionKind};
 use crate::observe::counters::Output as Counters;
+use crate::outputs::RetryPolicy;
 use crate::record::{AckWait, Chunk, Seg, Tag, Time, Verdict};
 use crate::rt::Budget;
 use crate::rt::{Delivery, Sender, queue};
@@ -56,7 +57,8 @@ fn settings(keys: &[(&str, &str)]) -> Settings {
 }
 
 fn built(keys: &[(&str, &str)]) -> Option<Box<dyn Output>> {
-    let cx = BuildContext { escape_unicode: true, flush: Duration::from_secs(1) };
+    let cx =
+        BuildContext { escape_unicode: true, flush: Duration::from_secs(1), retry: RetryPolicy::default() };
     build(&settings(keys), &cx, &mut Diagnostics::new())
 }
 
@@ -69,7 +71,7 @@ struct Running {
 
 fn run(keys: &[(&str, &str)]) -> Running {
     let counters = Arc::new(Counters::default());
-    let (to, from) = queue("file.0", 64 << 20, Arc::clone(&counters));
+    let (to, from) = queue("file.0", 64 << 20, Arc::clone(&counters), None);
     #[allow(clippy::disallowed_methods, reason = "a test awaits it")]
     let task = tokio::spawn(built(keys).unwrap().run(from));
     Running { to, task, counters, settled: Arc::default() }
@@ -118,7 +120,8 @@ fn in_dir() -> (TempDir, String) {
 #[test]
 fn an_unknown_format_is_refused_and_an_unknown_delimiter_is_not() {
     assert!(built(&[("format", "jsonn")]).is_none());
-    let cx = BuildContext { escape_unicode: true, flush: Duration::from_secs(1) };
+    let cx =
+        BuildContext { escape_unicode: true, flush: Duration::from_secs(1), retry: RetryPolicy::default() };
     let mut diags = Diagnostics::new();
     assert!(build(&settings(&[("format", "csv"), ("delimiter", ";")]), &cx, &mut diags).is_some());
     assert!(!diags.refused(false) && diags.refused(true));
@@ -165,7 +168,7 @@ async fn many_tags_keep_their_order() {
 #[test]
 fn many_tags_need_few_open_files() {
     let dir = tempdir().unwrap();
-    let (to, _from) = queue("file.0", 64 << 20, Arc::default());
+    let (to, _from) = queue("file.0", 64 << 20, Arc::default(), None);
     let tags: Vec<String> = (0..OPEN_MAX * 2).map(|i| format!("tag{i}")).collect();
     let records: Vec<_> = tags.iter().map(|t| (t.as_str(), "1")).collect();
     let mut text = text_of(&[], vec![to.deliver(chunk(&records), None)]);
@@ -194,11 +197,11 @@ async fn a_full_disk_holds_records_and_fails_nothing() {
     out.push(&[("t", "1")]).await;
     out.failed().await;
     assert_eq!(out.counters.held.load(Relaxed), 1);
-    assert_eq!(out.counters.dropped_shutdown.load(Relaxed), 0);
+    assert_eq!(out.counters.all_dropped(), 0);
     // The pipeline aborts at its deadline: what has no verdict counts as given up.
     out.task.abort();
     assert!(out.task.await.unwrap_err().is_cancelled());
-    assert_eq!((out.counters.held.load(Relaxed), out.counters.dropped_shutdown.load(Relaxed)), (0, 1));
+    assert_eq!((out.counters.held.load(Relaxed), out.counters.all_dropped()), (0, 1));
 }
 
 #[tokio::test]
@@ -314,7 +317,7 @@ fn text_of(keys: &[(&str, &str)], deliveries: Vec<Delivery>) -> Text {
 fn short_write_child() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Ok(path) = std::env::var("SHORT_WRITE_DIR") else { return };
-    let (to, _from) = queue("file.0", 64 << 20, Arc::default());
+    let (to, _from) = queue("file.0", 64 << 20, Arc::default(), None);
     let long = "l".repeat(999);
     let records = vec![("t", long.as_str()); 200];
     let mut text = text_of(&[("file", "x")], vec![to.deliver(chunk(&records), None)]);
