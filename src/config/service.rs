@@ -198,6 +198,7 @@ impl Service {
             }
             // Read, or refused, by `load`.
             "parsers_file" | "streams_file" => {}
+            "storage.path" => self.storage.path = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "log_file" => self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "json.escape_unicode" => match value::boolean(text) {
                 Some(on) => self.escape_unicode = on,

@@ -115,6 +115,9 @@ pub struct Context<'a> {
     pub emit: &'a mut Emitter,
     /// False when the record has been under too many tags: it may not be moved again (a rule loop).
     pub may_move: bool,
+    /// The number of the stored copy that the record has while it is held back; 0: it has none. Whoever holds the record
+    /// gives it back to [`Emitter::joined`].
+    pub id: u64,
 }
 
 /// One emitted record.
@@ -126,6 +129,8 @@ pub(crate) struct Emission {
     pub(crate) tag: Option<Tag>,
     /// Held records it was made of (0: none; it is the record itself, or a copy).
     pub(crate) parts: u64,
+    /// The numbers of their stored copies.
+    pub(crate) ids: Vec<u64>,
     /// It did not exist before (a copy).
     pub(crate) made: bool,
     /// The step that emitted it; the program fills it in.
@@ -140,26 +145,34 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    fn add(&mut self, tag: Option<Tag>, parts: u64, made: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    fn add(
+        &mut self,
+        tag: Option<Tag>,
+        parts: u64,
+        ids: &[u64],
+        made: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         write(&mut self.bytes);
-        self.list.push(Emission { end: self.bytes.len(), tag, parts, made, step: 0 });
+        self.list.push(Emission { end: self.bytes.len(), tag, parts, ids: ids.to_vec(), made, step: 0 });
     }
 
     /// Emits one record made of `parts` held ones under the same tag. It passes all filters of the tag again from the
-    /// first, except this one, as Fluent Bit's emitter does. `write` appends one whole entry.
-    pub fn joined(&mut self, parts: u64, write: impl FnOnce(&mut Vec<u8>)) {
-        self.add(None, parts, false, write);
+    /// first, except this one, as Fluent Bit's emitter does. `ids` are those that came with them ([`Context::id`], but 0).
+    /// `write` appends one whole entry.
+    pub fn joined(&mut self, parts: u64, ids: &[u64], write: impl FnOnce(&mut Vec<u8>)) {
+        self.add(None, parts, ids, false, write);
     }
 
     /// Moves the record at hand to another tag: it passes that tag's filters from the first, except this one.
     /// Return [`Verdict::Moved`] with it.
     pub fn moved(&mut self, tag: Tag, record: &Record<'_>) {
-        self.add(Some(tag), 0, false, |out| record.encode(out));
+        self.add(Some(tag), 0, &[], false, |out| record.encode(out));
     }
 
     /// As [`Emitter::moved`], but a copy: the record itself goes on here ([`Verdict::Keep`]).
     pub fn copied(&mut self, tag: Tag, record: &Record<'_>) {
-        self.add(Some(tag), 0, true, |out| record.encode(out));
+        self.add(Some(tag), 0, &[], true, |out| record.encode(out));
     }
 }
 

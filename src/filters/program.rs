@@ -4,16 +4,17 @@
 //! moved to other tags, and a [`Tally`]. Records are walked once; what filters emit under the same tag passes the program
 //! again from the first step, except the steps that emitted it, and stands before the record at hand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::{Context, Emission, Emitter, Filter, Hold, Verdict};
 use crate::observe::counters;
-use crate::record::{Record, Scratch, Seg, Tag};
+use crate::record::{HELD_COUNT_BITS, Record, Scratch, Seg, Tag};
 
 /// At most this many filters may match one tag (a bit each).
 pub const MAX_STEPS: usize = 128;
@@ -47,6 +48,72 @@ pub struct Lane {
 pub struct Workspace {
     emitter: Emitter,
     scratch: Vec<Scratch>,
+    /// What happens to stored copies of records that are held back; `None`: nothing is stored.
+    pub holds: Option<Holds>,
+}
+
+/// The account of records that are held back and have a stored copy.
+pub struct Holds {
+    numbers: Arc<AtomicU64>,
+    /// The numbers of the records at hand, which are stored already (they come again after a start).
+    pub known: VecDeque<u64>,
+    /// Newly held records, as they came: entries back to back.
+    bytes: Vec<u8>,
+    held: Vec<(usize, Tag, u64)>,
+    freed: Vec<u64>,
+}
+
+/// A record that is held back, as it came.
+#[derive(Debug)]
+pub struct Held {
+    /// Its number: the count in the lower [`HELD_COUNT_BITS`], and above them the filter that moved it to its tag, plus one.
+    pub id: u64,
+    /// Its tag.
+    pub tag: Tag,
+    /// Where its entry ends.
+    pub end: usize,
+}
+
+impl Holds {
+    /// An account that takes new numbers from `numbers`.
+    pub fn new(numbers: Arc<AtomicU64>) -> Self {
+        Holds { numbers, known: VecDeque::new(), bytes: Vec::new(), held: Vec::new(), freed: Vec::new() }
+    }
+
+    fn number(&self, from: Option<usize>) -> u64 {
+        let count = self.numbers.fetch_add(1, Relaxed) & ((1 << HELD_COUNT_BITS) - 1);
+        from.map_or(0, |f| f as u64 + 1) << HELD_COUNT_BITS | count
+    }
+
+    /// What was held and is not let go again, with its bytes, and the numbers of those held before that were let go.
+    pub fn take(&mut self) -> (Vec<u8>, Vec<Held>, Vec<u64>) {
+        let (bytes, held) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.held));
+        let mut freed = std::mem::take(&mut self.freed);
+        if held.is_empty() {
+            return (Vec::new(), Vec::new(), freed);
+        }
+        freed.sort_unstable();
+        let (mut left, mut list, mut passing, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (end, tag, id) in held {
+            if freed.binary_search(&id).is_ok() {
+                passing.push(id);
+            } else {
+                left.extend_from_slice(bytes.get(start..end).unwrap_or_default());
+                list.push(Held { id, tag, end: left.len() });
+            }
+            start = end;
+        }
+        passing.sort_unstable();
+        freed.retain(|id| passing.binary_search(id).is_err());
+        (left, list, freed)
+    }
+}
+
+impl Workspace {
+    /// Fresh, with an account of held records where they are stored.
+    pub fn new(holds: Option<Holds>) -> Self {
+        Workspace { holds, ..Workspace::default() }
+    }
 }
 
 /// What became of the records, in records.
@@ -127,6 +194,8 @@ struct Run<'r, 's> {
     lane: Option<&'r mut Lane>,
     now: Instant,
     may_move: bool,
+    /// The filter that moved the records to this tag.
+    from: Option<usize>,
     work: &'r mut Workspace,
     sink: &'r mut Sink<'s>,
     tally: &'r mut Tally,
@@ -180,6 +249,7 @@ impl Program {
                 lane,
                 now,
                 may_move: hops < MAX_HOPS,
+                from,
                 work: &mut *work,
                 sink: &mut sink,
                 tally: &mut tally,
@@ -220,6 +290,7 @@ impl Program {
             lane: Some(lane),
             now,
             may_move: true,
+            from: None,
             work,
             sink: &mut sink,
             tally: &mut tally,
@@ -260,17 +331,30 @@ impl Run<'_, '_> {
         };
         let mut fate = Verdict::Keep;
         let mut emitted = false;
+        // Of a record that is stored already, or of one that a filter looks at which may hold it back.
+        let known = match &mut self.work.holds {
+            Some(holds) if other.is_none() => holds.known.pop_front(),
+            _ => None,
+        };
+        let mut id = known.unwrap_or(0);
         for (i, step) in self.program.steps.iter().enumerate() {
             if skip & (1 << i) != 0 {
                 continue;
+            }
+            let hold = self.lane.as_mut().and_then(|l| l.holds.get_mut(i)).and_then(Option::as_mut);
+            if id == 0
+                && hold.is_some()
+                && let Some(holds) = &self.work.holds
+            {
+                id = holds.number(self.from);
             }
             let mut cx = Context {
                 tag: self.tag,
                 now: self.now,
                 emit: &mut self.work.emitter,
                 may_move: self.may_move,
+                id,
             };
-            let hold = self.lane.as_mut().and_then(|l| l.holds.get_mut(i)).and_then(Option::as_mut);
             let from = cx.emit.list.len();
             fate = match hold {
                 Some(hold) => hold.push(&mut record, &mut cx),
@@ -296,6 +380,16 @@ impl Run<'_, '_> {
         if emitted {
             self.emitted(skip);
         }
+        if let Some(holds) = &mut self.work.holds {
+            match (fate, known) {
+                (Verdict::Hold, None) => {
+                    holds.bytes.extend_from_slice(source.get(pos..end).unwrap_or_default());
+                    holds.held.push((holds.bytes.len(), self.tag.clone(), id));
+                }
+                (Verdict::Hold, Some(_)) | (_, None) => {}
+                (_, Some(id)) => holds.freed.push(id),
+            }
+        }
         if fate == Verdict::Keep {
             if other.is_none() && !record.changed() {
                 self.sink.keep(pos..end);
@@ -317,13 +411,16 @@ impl Run<'_, '_> {
         let mut list = std::mem::take(&mut self.work.emitter.list);
         let mut bytes = std::mem::take(&mut self.work.emitter.bytes);
         let mut start = 0;
-        for Emission { end, tag, parts, made, step } in list.drain(..) {
+        for Emission { end, tag, parts, ids, made, step } in list.drain(..) {
             let entry = bytes.get(start..end).unwrap_or_default();
             start = end;
             self.tally.made += u64::from(made);
             if parts > 0 {
                 self.tally.released += parts;
                 self.tally.joined += parts - 1;
+            }
+            if let Some(holds) = &mut self.work.holds {
+                holds.freed.extend(ids);
             }
             let Some(index) = self.program.steps.get(step).map(|s| {
                 s.counters.added.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -440,7 +537,7 @@ mod tests {
         fn release(&mut self, emit: &mut Emitter) {
             let parts = std::mem::take(&mut self.0);
             if let Some(first) = parts.first() {
-                emit.joined(parts.len() as u64, |out| out.extend_from_slice(first));
+                emit.joined(parts.len() as u64, &[], |out| out.extend_from_slice(first));
             }
         }
         fn bytes(&self) -> usize {

@@ -69,7 +69,7 @@ pub(super) fn apply_entry(filter: &dyn Filter, bytes: &[u8], may_move: bool) -> 
     let (mut record, _) = Record::open_next(bytes, 0, &mut scratch).unwrap();
     let mut emit = Emitter::default();
     let tag = Tag::new(b"t.one");
-    let mut cx = Context { tag: &tag, now: Instant::now(), emit: &mut emit, may_move };
+    let mut cx = Context { tag: &tag, now: Instant::now(), emit: &mut emit, may_move, id: 0 };
     let verdict = filter.apply(&mut record, &mut cx);
     let mut emitted = Vec::new();
     let mut start = 0;

@@ -68,6 +68,8 @@ pub struct Pipeline {
     pub routed: AtomicU64,
     /// Held back by a filter now.
     pub holding: AtomicU64,
+    /// Of these, those that are on disk at the stop and are joined after the next start.
+    pub kept: AtomicU64,
     /// Connections closed because a frame's end could not be known, was over the limit, or a handshake failed.
     pub broken_connections: AtomicU64,
     /// Connections accepted.

@@ -66,9 +66,9 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Text {
     pub(super) groups: Vec<Group>,
-    /// A sender waits for some of these bytes: they must be synced before its delivery is settled.
+    /// Some of these bytes must be synced before their delivery is settled: a sender waits, or the log forgets them then.
     pub(super) owed: bool,
-    /// A delivery that a sender waits for ends here: sync now.
+    /// A delivery that a sender waits for ends here: sync now. Otherwise the sync may wait for company.
     pub(super) sync: bool,
     index: HashMap<Tag, usize, foldhash::fast::RandomState>,
     last: usize,
@@ -128,7 +128,7 @@ impl Text {
 
     /// Formats records from where `cursor` stands; true when its delivery is through, false when the batch is full.
     pub(super) fn fill(&mut self, cursor: &mut Cursor, formatter: &mut Formatter) -> bool {
-        self.owed |= cursor.delivery.wants_ack();
+        self.owed |= cursor.delivery.must_last();
         let chunk = &*cursor.delivery.chunk;
         let buf = &chunk.bytes[..];
         while let Some(segment) = chunk.segs.get(cursor.segment) {

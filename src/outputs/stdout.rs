@@ -87,7 +87,7 @@ impl Sink for Console {
                     Ok(n) => group.done += n,
                     Err(rustix::io::Errno::INTR) => {}
                     Err(e) => {
-                        return Err(Failure(format!(
+                        return Err(Failure::of_write(format!(
                             "standard output: {}; check what it is connected to",
                             std::io::Error::from(e)
                         )));

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::config::{
-    self, CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Diagnostics, Document, Key, PluginInfo, Section, Service,
-    Settings,
+    self, AckLevel, CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Diagnostics, Document, Key, Overflow, PluginInfo,
+    Section, Service, Settings, StorageType,
 };
 use crate::filters::{self, Filter};
 use crate::inputs::{self, Input};
@@ -20,6 +20,8 @@ pub(super) struct PlannedInput {
     pub(super) tag: String,
     pub(super) tag_is_set: bool,
     pub(super) mem_buf_limit: u64,
+    pub(super) storage: StorageType,
+    pub(super) ack: AckLevel,
     pub(super) input: Box<dyn Input>,
 }
 
@@ -34,6 +36,11 @@ pub(super) struct PlannedFilter {
 pub(super) struct PlannedOutput {
     pub(super) label: String,
     pub(super) matcher: Matcher,
+    /// What the log calls it, whatever its place in the configuration.
+    pub(super) identity: String,
+    /// `storage.total_limit_size`, bytes.
+    pub(super) limit: Option<u64>,
+    pub(super) overflow: Overflow,
     pub(super) output: Box<dyn Output>,
 }
 
@@ -111,6 +118,15 @@ fn input(n: usize, section: &Section, library: &Library, diags: &mut Diagnostics
         tag_is_set: tag.is_some(),
         tag: tag.unwrap_or_else(|| settings.instance.clone()),
         mem_buf_limit: settings.size("mem_buf_limit").unwrap_or(0),
+        storage: match settings.str("storage.type") {
+            Some("filesystem") => StorageType::Filesystem,
+            Some("memrb") => StorageType::MemoryRing,
+            _ => StorageType::Memory,
+        },
+        ack: match settings.str("storage.type") {
+            Some("filesystem") => AckLevel::Durable,
+            _ => AckLevel::Delivered,
+        },
         input,
     })
 }
@@ -165,7 +181,14 @@ fn output(
     {
         matcher.pattern = Some(TagPattern::new("*"));
     }
-    Some(PlannedOutput { label: settings.label.clone(), matcher, output })
+    Some(PlannedOutput {
+        label: settings.label.clone(),
+        identity: settings.label.clone(),
+        limit: None,
+        overflow: Overflow::Block,
+        matcher,
+        output,
+    })
 }
 
 fn matcher(settings: &Settings, diags: &mut Diagnostics) -> Matcher {

@@ -12,17 +12,21 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::filters::program::{Filtered, Lane, Moved, Program, Tally, Workspace};
+use crate::buffer::store::{self, Content, Frame, Store, Submission};
+use crate::buffer::wal::HeldRecord;
+use crate::config::AckLevel;
+use crate::filters::program::{Filtered, Held, Holds, Lane, Moved, Program, Tally, Workspace};
 use crate::inputs::{BoxFuture, Intake};
 use crate::observe::counters::{Refusal, Totals};
-use crate::record::{Ack, AckWait, Chunk, Seg, Tag, Time};
+use crate::record::{Ack, AckWait, Chunk, HELD_COUNT_BITS, Seg, Tag, Time};
 use crate::router::Router;
-use crate::rt::{Budget, Charge, Meter};
-use crate::rt::{Delivery, Sender};
+use crate::rt::{Budget, Charge, Delivery, Meter, Sender, Stop};
 use crate::wire::entry;
 
 /// Tags one source remembers; beyond it the memory begins anew (states of filters stay).
 const MAX_TAGS: usize = 65_536;
+/// How long a source has to come back for what filters held of its tag at the last stop.
+const RESTORE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A run of entries at least this large is passed on as it came instead of being copied together with others.
 const WORTH_LENDING: usize = 16 * 1024;
 
@@ -44,6 +48,22 @@ pub(super) struct Wiring {
     pub(super) queues: Vec<Sender>,
     pub(super) totals: Arc<Totals>,
     pub(super) budget: Budget,
+    /// The log, where `storage.path` is set.
+    pub(super) store: Option<Store>,
+}
+
+/// How the records of an input are kept until outputs have them.
+#[derive(Clone)]
+pub(super) struct Keeping {
+    /// `Mem_Buf_Limit`.
+    pub(super) meter: Arc<Meter>,
+    /// Where they are stored; `None`: they stay in memory.
+    pub(super) store: Option<Store>,
+    /// When a sender gets its ack.
+    pub(super) ack: AckLevel,
+    /// `memrb`: above `Mem_Buf_Limit` the oldest records go.
+    pub(super) ring: bool,
+    pub(super) stop: Stop,
 }
 
 #[derive(Default)]
@@ -73,20 +93,28 @@ struct Known {
 struct Pass<'a> {
     ack: Option<&'a Ack>,
     now: Instant,
-    /// What goes to which output.
-    due: Vec<(usize, Delivery)>,
+    due: Due,
+}
+
+/// What a pass has for the outputs.
+#[derive(Default)]
+struct Due {
+    /// What goes to which output, from memory.
+    deliveries: Vec<(usize, Delivery)>,
+    /// What goes through the log.
+    submission: Submission,
 }
 
 impl<'a> Pass<'a> {
     fn new(ack: Option<&'a Ack>) -> Self {
-        Pass { ack, now: Instant::now(), due: Vec::new() }
+        Pass { ack, now: Instant::now(), due: Due::default() }
     }
 }
 
 /// One source's intake.
 pub(super) struct Collector {
     wiring: Arc<Wiring>,
-    meter: Arc<Meter>,
+    keeping: Keeping,
     settled: Arc<Notify>,
     /// Tag to place in `known`.
     tags: Map<Box<[u8]>, usize>,
@@ -103,6 +131,10 @@ pub(super) struct Collector {
     deadline: Option<Instant>,
     /// What filters hold, charged to the budget.
     holding: Charge,
+    /// The same, in records.
+    held: u64,
+    /// Records that filters held when the process stopped, by group: they pass again before anything new of their tag.
+    restored: Vec<(usize, Vec<HeldRecord>)>,
 }
 
 impl Group {
@@ -134,20 +166,30 @@ fn fitting(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Waits for room in each output's share. Dropping the future gives what is left its verdict: given up.
-async fn enqueue(wiring: Arc<Wiring>, due: Vec<(usize, Delivery)>) {
-    for (output, delivery) in due {
+async fn enqueue(wiring: Arc<Wiring>, keeping: Keeping, due: Due) {
+    for (output, delivery) in due.deliveries {
         if let Some(queue) = wiring.queues.get(output) {
-            queue.push(delivery).await;
+            if keeping.ring {
+                queue.push_over(delivery, |waiting| waiting.came_from(&keeping.meter)).await;
+            } else {
+                queue.push(delivery).await;
+            }
         }
+    }
+    if let Some(store) = &keeping.store
+        && !due.submission.is_empty()
+    {
+        store.submit(due.submission).await;
     }
 }
 
 impl Collector {
-    pub(super) fn new(wiring: Arc<Wiring>, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(wiring: Arc<Wiring>, keeping: Keeping) -> Self {
         let holding = wiring.budget.take(0);
+        let holds = keeping.store.as_ref().map(|store| Holds::new(store.numbers()));
         Collector {
             wiring,
-            meter,
+            keeping,
             settled: Arc::default(),
             tags: Map::default(),
             known: Vec::new(),
@@ -157,9 +199,11 @@ impl Collector {
             active: Vec::new(),
             collected: 0,
             received: 0,
-            work: Workspace::default(),
+            work: Workspace::new(holds),
             deadline: None,
             holding,
+            held: 0,
+            restored: Vec::new(),
         }
     }
 
@@ -201,6 +245,12 @@ impl Collector {
             });
             groups.len() - 1
         });
+        if let Some(store) = &self.keeping.store {
+            let held = store.held(tag);
+            if !held.is_empty() {
+                self.restored.push((group, held));
+            }
+        }
         self.known.push(Known { tag: Tag::new(tag), group });
         self.tags.insert(tag.into(), self.known.len() - 1);
         self.known.len() - 1
@@ -225,8 +275,9 @@ impl Collector {
     }
 
     /// Filters what is collected. Every record is accounted for when this returns: in a delivery, or in a counter.
-    fn process(&mut self, ack: Option<&Ack>) -> Vec<(usize, Delivery)> {
-        let mut pass = Pass::new(ack);
+    fn process(&mut self, ack: Option<&Ack>) -> Due {
+        let mut pass = Pass::new(ack.filter(|_| self.keeping.ack != AckLevel::Accept));
+        self.restore(&mut pass);
         let received = std::mem::take(&mut self.received);
         self.wiring.totals.pipeline.received.fetch_add(received, Relaxed);
         self.collected = 0;
@@ -257,7 +308,60 @@ impl Collector {
                 self.after(&route, filtered, whole, 0, &mut pass);
             }
         }
+        self.account_for_holds(&mut pass);
         pass.due
+    }
+
+    /// Runs records that were held when the process stopped, with the numbers they are stored under.
+    fn restore(&mut self, pass: &mut Pass<'_>) {
+        for (g, records) in std::mem::take(&mut self.restored) {
+            let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { continue };
+            self.wiring.totals.pipeline.received.fetch_add(records.len() as u64, Relaxed);
+            for run in
+                records.chunk_by(|a, b| a.tag == b.tag && a.id >> HELD_COUNT_BITS == b.id >> HELD_COUNT_BITS)
+            {
+                let Some(first) = run.first() else { continue };
+                // A filter that moved them here does not see them again.
+                let from = usize::try_from(first.id >> HELD_COUNT_BITS).ok().and_then(|f| f.checked_sub(1));
+                let bytes: Vec<u8> = run.iter().flat_map(|r| r.entry.iter().copied()).collect();
+                let count = run.len() as u64;
+                let mut segs = SmallVec::new();
+                segs.push(Seg { tag: first.tag.clone(), end: bytes.len(), count });
+                if let Some(holds) = &mut self.work.holds {
+                    holds.known = run.iter().map(|r| r.id).collect();
+                }
+                let filtered = self.filter(g, &bytes, &segs, pass.now, (u32::from(from.is_some()), from));
+                let whole = filtered.bytes.is_none().then(|| Part { bytes: bytes.into(), segs });
+                self.after(&route, filtered, whole, 0, pass);
+            }
+        }
+    }
+
+    /// Stores what filters hold from this pass on, and lets go what they have let go.
+    fn account_for_holds(&mut self, pass: &mut Pass<'_>) {
+        let Some((bytes, held, frees)) = self.work.holds.as_mut().map(Holds::take) else { return };
+        pass.due.submission.frees = frees;
+        if held.is_empty() {
+            return;
+        }
+        let mut segs: SmallVec<[Seg; 1]> = SmallVec::new();
+        for Held { tag, end, .. } in &held {
+            match segs.last_mut() {
+                Some(seg) if seg.tag == *tag => {
+                    seg.end = *end;
+                    seg.count += 1;
+                }
+                _ => segs.push(Seg { tag: tag.clone(), end: *end, count: 1 }),
+            }
+        }
+        let charge = self.wiring.budget.take(bytes.len() as u64);
+        let chunk = Chunk { bytes: bytes.into(), segs, count: held.len() as u64, charge, meter: None };
+        let mut ids = held.into_iter().map(|h| h.id);
+        for piece in store::frames(chunk) {
+            let ids = ids.by_ref().take(usize::try_from(piece.count).unwrap_or(0)).collect();
+            let durable = pass.ack.filter(|_| self.keeping.ack == AckLevel::Durable).map(Ack::split);
+            pass.due.submission.frames.push(Frame { content: Content::Held(piece, ids), durable });
+        }
     }
 
     fn filter(
@@ -312,6 +416,7 @@ impl Collector {
             // In this order: what is released may have been held in the same run.
             p.holding.fetch_add(tally.held, Relaxed);
             p.holding.fetch_sub(tally.released, Relaxed);
+            self.held = (self.held + tally.held).saturating_sub(tally.released);
         }
         if count > 0 {
             let (bytes, segs) = match (bytes, whole) {
@@ -344,6 +449,7 @@ impl Collector {
             Some(place) => *place,
             None => self.learn(tag.as_bytes()),
         };
+        self.restore(pass);
         let Some(g) = self.known.get(place).map(|k| k.group) else { return };
         let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { return };
         if route.program.is_empty() {
@@ -363,23 +469,37 @@ impl Collector {
         }
         p.routed.fetch_add(count, Relaxed);
         let size = bytes.len() as u64;
-        let chunk = Arc::new(Chunk {
-            charge: self.wiring.budget.take(size),
-            meter: Some(self.meter.charge(size)),
-            bytes,
-            segs,
-            count,
-        });
+        let charge = self.wiring.budget.take(size);
+        if let Some(store) = &self.keeping.store {
+            for &output in &route.outputs {
+                if let Some(counters) = store.counters(output) {
+                    counters.routed.fetch_add(count, Relaxed);
+                    counters.held.fetch_add(count, Relaxed);
+                }
+            }
+            for chunk in store::frames(Chunk { charge, meter: None, bytes, segs, count }) {
+                let ack = |level| pass.ack.filter(|_| self.keeping.ack == level).map(Ack::split);
+                let (durable, delivered) = (ack(AckLevel::Durable), ack(AckLevel::Delivered));
+                let owed = route.outputs.iter().copied().collect();
+                let content = Content::Records { chunk, owed, delivered };
+                pass.due.submission.frames.push(Frame { content, durable });
+            }
+            return;
+        }
+        let meter = Some(self.keeping.meter.charge(size));
+        let chunk = Arc::new(Chunk { charge, meter, bytes, segs, count });
         for &output in &route.outputs {
             if let Some(queue) = self.wiring.queues.get(output) {
-                pass.due.push((output, queue.deliver(Arc::clone(&chunk), pass.ack.map(Ack::split))));
+                let delivery = queue.deliver(Arc::clone(&chunk), pass.ack.map(Ack::split));
+                pass.due.deliveries.push((output, delivery));
             }
         }
     }
 
     /// Lets filters emit what is due, or everything.
-    fn wake(&mut self, everything: bool) -> Vec<(usize, Delivery)> {
+    fn wake(&mut self, everything: bool) -> Due {
         let mut pass = Pass::new(None);
+        self.restore(&mut pass);
         let now = pass.now;
         for g in 0..self.groups.len() {
             let Some(group) = self.groups.get_mut(g) else { break };
@@ -403,8 +523,32 @@ impl Collector {
         }
         self.deadline = self.groups.iter().flat_map(|g| g.lanes.values()).filter_map(Lane::deadline).min();
         self.weigh();
+        self.account_for_holds(&mut pass);
         pass.due
     }
+
+    fn enqueue(&self, due: Due) -> BoxFuture<'static, ()> {
+        Box::pin(enqueue(Arc::clone(&self.wiring), self.keeping.clone(), due))
+    }
+}
+
+/// Runs what filters held at the last stop and no source has asked for since: their senders may be gone for good. They
+/// go out as a group does whose next line does not come.
+pub(super) async fn release_restored(mut collector: Collector, mut stop: Stop) {
+    tokio::select! {
+        _ = stop.draining() => return,
+        () = tokio::time::sleep(RESTORE) => {}
+    }
+    let Some(held) = collector.keeping.store.as_ref().map(Store::all_held) else { return };
+    for (tag, records) in held {
+        let place = collector.learn(&tag);
+        if let Some(known) = collector.known.get(place) {
+            collector.restored.push((known.group, records));
+        }
+    }
+    let due = collector.process(None);
+    collector.enqueue(due).await;
+    collector.finish().await;
 }
 
 impl Intake for Collector {
@@ -464,9 +608,9 @@ impl Intake for Collector {
         if let Some(token) = token {
             token.done();
         }
-        let wiring = Arc::clone(&self.wiring);
+        let enqueued = self.enqueue(due);
         Box::pin(async move {
-            enqueue(wiring, due).await;
+            enqueued.await;
             wait
         })
     }
@@ -481,12 +625,22 @@ impl Intake for Collector {
 
     fn expire(&mut self) -> BoxFuture<'_, ()> {
         let due = self.wake(false);
-        Box::pin(enqueue(Arc::clone(&self.wiring), due))
+        self.enqueue(due)
     }
 
     fn finish(&mut self) -> BoxFuture<'_, ()> {
-        let mut due = self.process(None);
-        due.extend(self.wake(true));
-        Box::pin(enqueue(Arc::clone(&self.wiring), due))
+        let due = self.process(None);
+        let first = self.enqueue(due);
+        if self.keeping.store.is_some() && self.keeping.stop.is_draining() {
+            // What filters hold is on disk: the next start joins it with what comes then.
+            self.wiring.totals.pipeline.kept.fetch_add(std::mem::take(&mut self.held), Relaxed);
+            return first;
+        }
+        let due = self.wake(true);
+        let rest = self.enqueue(due);
+        Box::pin(async move {
+            first.await;
+            rest.await;
+        })
     }
 }

@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::{Diagnostics, Document, Service};
+use crate::buffer::store::{Owner, Store};
+use crate::config::{AckLevel, Diagnostics, Document, Service, StorageType};
 use crate::filters::program::{MAX_STEPS, Program, Step};
 use crate::inputs::InputContext;
 use crate::observe::counters::{self, Totals};
@@ -26,12 +27,22 @@ use crate::rt;
 use crate::rt::{Budget, Meter, Stopper, Tasks, limits};
 
 use build::Plan;
-use intake::{Collector, Route, Wiring};
+use intake::{Collector, Keeping, Route, Wiring};
 
 /// Exit code: nothing that was accepted was lost.
 pub const EXIT_OK: u8 = 0;
 /// Exit code: accepted records were given up, or a port could not be opened, or a task failed.
 pub const EXIT_LOSS: u8 = 1;
+
+/// How long the log may take to write the outputs' positions at the end.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What is left when everything has ended.
+struct Ended {
+    result: Result<(), ()>,
+    totals: Arc<Totals>,
+    store: Option<Store>,
+}
 
 /// How often the counters go to the log while they move.
 const REPORT: Duration = Duration::from_secs(60);
@@ -84,13 +95,17 @@ impl Pipeline {
             }
         };
         let quiet = self.service.log_level.eq_ignore_ascii_case("off");
-        let (ended, totals) = runtime.block_on(self.serve());
-        // What still runs is cut off here; deliveries without a verdict count as dropped.
+        let Ended { result: ended, totals, store } = runtime.block_on(self.serve());
+        // What still runs is cut off here; deliveries without a verdict count as dropped, or stay on disk.
         runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Some(store) = store {
+            store.close(CLOSE);
+        }
         if !quiet {
             crate::observe::log::summary(&totals);
         }
-        let held_back = totals.pipeline.holding.load(Relaxed);
+        let held_back =
+            totals.pipeline.holding.load(Relaxed).saturating_sub(totals.pipeline.kept.load(Relaxed));
         let lost = totals.lost() + held_back;
         if lost > 0 {
             tracing::error!(records = lost, "accepted records were given up");
@@ -101,7 +116,7 @@ impl Pipeline {
         ExitCode::from(if ended.is_ok() && lost == 0 { EXIT_OK } else { EXIT_LOSS })
     }
 
-    async fn serve(self) -> (Result<(), ()>, Arc<Totals>) {
+    async fn serve(self) -> Ended {
         let Pipeline { plan, service } = self;
         let budget = Budget::new(service.memory_limit.unwrap_or_else(limits::default_budget));
         let totals = Arc::new(Totals {
@@ -110,18 +125,44 @@ impl Pipeline {
             filters: plan.filters.iter().map(|f| (f.label.clone(), Arc::default())).collect(),
         });
         let (stopper, stop) = Stopper::new();
-        let (sources, sinks) = (Tasks::new(), Tasks::new());
+        let (sources, keepers, sinks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let end_process = Arc::new(Notify::new());
 
         // An output may hold its part of the memory, and no more: one that is dead never takes the others' room.
         let share = budget.source_limit() / plan.outputs.len().max(1) as u64;
         let mut queues = Vec::new();
         let mut output_matchers = Vec::new();
+        let mut owners = Vec::new();
+        let mut outputs = Vec::new();
         for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
             let (sender, receiver) = rt::queue(planned.label.clone(), share, Arc::clone(counters), None);
+            owners.push(Owner {
+                identity: planned.identity,
+                queue: sender.clone(),
+                limit: planned.limit,
+                overflow: planned.overflow,
+            });
             queues.push(sender);
             output_matchers.push(planned.matcher);
-            sinks.spawn(format!("output {}", planned.label), planned.output.run(receiver));
+            outputs.push((planned.label, planned.output, receiver));
+        }
+        let store = match &service.storage.path {
+            Some(path) => match Store::open(path, owners, &budget).and_then(|opened| {
+                opened.start(&keepers).map_err(|e| format!("cannot start the commit thread: {e}"))
+            }) {
+                Ok(store) => Some(store),
+                Err(message) => {
+                    tracing::error!("{message}");
+                    return Ended { result: Err(()), totals, store: None };
+                }
+            },
+            None => {
+                drop(owners);
+                None
+            }
+        };
+        for (label, output, receiver) in outputs {
+            sinks.spawn(format!("output {label}"), output.run(receiver));
         }
         let filter_matchers = plan.filters.iter().map(|f| f.matcher.clone()).collect();
         let filters: Vec<_> = plan
@@ -148,31 +189,39 @@ impl Pipeline {
             queues,
             totals: Arc::clone(&totals),
             budget: budget.clone(),
+            store: store.clone(),
         });
 
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
             Err(e) => {
                 tracing::error!(cause = %e, "cannot listen for signals");
-                return (Err(()), totals);
+                return Ended { result: Err(()), totals, store };
             }
         };
         let mut ended = Ok(());
         for planned in plan.inputs {
             let wiring = Arc::clone(&wiring);
             let label = planned.label.clone();
+            // With storage the limit has no effect; a ring makes room instead of waiting.
+            let limit = if planned.storage == StorageType::Filesystem { 0 } else { planned.mem_buf_limit };
+            let keeping = Keeping {
+                meter: Arc::new(Meter::new(limit)),
+                store: wiring.store.clone().filter(|_| planned.storage == StorageType::Filesystem),
+                ack: planned.ack,
+                ring: planned.storage == StorageType::MemoryRing,
+                stop: stop.clone(),
+            };
             let cx = InputContext {
                 label: planned.label,
                 tag: planned.tag,
                 tag_is_set: planned.tag_is_set,
-                meter: Arc::new(Meter::new(planned.mem_buf_limit)),
+                meter: if keeping.ring { Arc::default() } else { Arc::clone(&keeping.meter) },
                 budget: budget.clone(),
                 stop: stop.clone(),
                 tasks: sources.clone(),
                 totals: Arc::clone(&totals),
-                intakes: Arc::new(move |cx| {
-                    Box::new(Collector::new(Arc::clone(&wiring), Arc::clone(&cx.meter)))
-                }),
+                intakes: Arc::new(move |_| Box::new(Collector::new(Arc::clone(&wiring), keeping.clone()))),
                 end_process: Arc::clone(&end_process),
             };
             if let Err(message) = planned.input.start(cx).await {
@@ -181,7 +230,20 @@ impl Pipeline {
                 break;
             }
         }
-        // From here on only sources hold the queues open.
+        if let Some(store) = &store
+            && ended.is_ok()
+        {
+            let keeping = Keeping {
+                meter: Arc::default(),
+                store: Some(store.clone()),
+                ack: AckLevel::Durable,
+                ring: false,
+                stop: stop.clone(),
+            };
+            let collector = Collector::new(Arc::clone(&wiring), keeping);
+            sources.spawn("restore held records", intake::release_restored(collector, stop.clone()));
+        }
+        // From here on only sources, and the store, hold the queues open.
         drop(wiring);
 
         let mut now = ended.is_err();
@@ -192,6 +254,7 @@ impl Pipeline {
                 () = end_process.notified() => tracing::info!("input has ended: draining"),
                 () = sources.any_panicked() => ended = Err(()),
                 () = sinks.any_panicked() => ended = Err(()),
+                () = keepers.any_panicked() => ended = Err(()),
                 () = report(Arc::clone(&totals)) => {}
             }
         }
@@ -200,13 +263,16 @@ impl Pipeline {
         if !now {
             now = within(all, &mut signals, sources.all_ended()).await.is_err();
         }
+        if let Some(store) = &store {
+            store.finish();
+        }
         if !now && within(all, &mut signals, sinks.all_ended()).await.is_err() {
             tracing::warn!(
                 "the grace period is over, or a second signal came, before every output had finished"
             );
         }
         tracing::info!(peak = budget.peak(), limit = budget.limit(), "memory budget");
-        (ended, totals)
+        Ended { result: ended, totals, store }
     }
 }
 

@@ -6,6 +6,10 @@ use smallvec::SmallVec;
 use super::Tag;
 use crate::rt::{Charge, MeterCharge};
 
+/// A record that a filter holds back and that is stored has a number: so many bits of it count, and what stands above them
+/// is the filter that moved the record to its tag, plus one (0: none did).
+pub const HELD_COUNT_BITS: u32 = 48;
+
 /// Records of one tag within a chunk.
 #[derive(Clone, Debug)]
 pub struct Seg {

@@ -10,7 +10,7 @@ mod time;
 mod view;
 
 pub use ack::{Ack, AckWait, Verdict};
-pub use chunk::{Chunk, Seg};
+pub use chunk::{Chunk, HELD_COUNT_BITS, Seg};
 pub use tag::Tag;
 pub use time::Time;
 pub use view::{Field, Fields, Place, Record, Scratch, Span};

@@ -54,6 +54,18 @@ pub struct MeterCharge {
     bytes: u64,
 }
 
+impl MeterCharge {
+    /// Whether its input has more inside than its limit.
+    pub fn is_over(&self) -> bool {
+        self.meter.limit != 0 && self.meter.used() > self.meter.limit
+    }
+
+    /// Whether it counts in this meter.
+    pub fn is_of(&self, meter: &Arc<Meter>) -> bool {
+        Arc::ptr_eq(&self.meter, meter)
+    }
+}
+
 impl Drop for MeterCharge {
     fn drop(&mut self) {
         self.meter.used.fetch_sub(self.bytes, Relaxed);

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::Meter;
 use super::letters::{Content, Letter, Letters};
 use crate::observe::counters::{Drop as DropReason, Output as Counters};
 use crate::record::{Ack, Chunk};
@@ -27,6 +28,9 @@ struct Stored {
     keeper: Arc<dyn Keeper>,
     number: u64,
 }
+
+/// Records that are on disk take only so much of their output's share in memory: as much as keeps it busy.
+const STORED_SHARE: u64 = 4 << 20;
 
 struct State {
     waiting: VecDeque<Delivery>,
@@ -132,6 +136,11 @@ impl Sender {
         &self.0.counters
     }
 
+    /// The oldest delivery that the output has not begun with, to be dropped in favour of new ones.
+    pub fn take_oldest(&self) -> Option<Delivery> {
+        self.0.lock().waiting.pop_front()
+    }
+
     /// Hands the delivery over if there is room now.
     ///
     /// # Errors
@@ -155,6 +164,28 @@ impl Sender {
         }
     }
 
+    /// Hands the delivery over. While there is no room, the oldest waiting deliveries that may go are dropped; waits only
+    /// when there are none.
+    pub async fn push_over(&self, delivery: Delivery, may_go: impl Fn(&Delivery) -> bool) {
+        let mut delivery = Some(delivery);
+        loop {
+            let over = delivery.as_ref().and_then(|d| d.chunk.meter.as_ref()).is_some_and(|m| m.is_over());
+            if !over && self.try_push(&mut delivery) {
+                return self.0.room.notify_one();
+            }
+            let oldest = {
+                let mut state = self.0.lock();
+                let at = state.waiting.iter().position(&may_go);
+                at.and_then(|at| state.waiting.remove(at))
+            };
+            match oldest {
+                Some(oldest) => oldest.dropped(DropReason::Overflow),
+                None if self.try_push(&mut delivery) => return self.0.room.notify_one(),
+                None => self.0.room.notified().await,
+            }
+        }
+    }
+
     fn try_push(&self, delivery: &mut Option<Delivery>) -> bool {
         let mut state = self.0.lock();
         if state.receiver_gone {
@@ -164,7 +195,9 @@ impl Sender {
             return true;
         }
         let size = delivery.as_ref().map_or(0, |d| d.chunk.bytes.len() as u64);
-        if state.bytes > 0 && state.bytes + size > self.0.share {
+        let stored = delivery.as_ref().is_some_and(|d| d.stored.is_some());
+        let share = if stored { self.0.share.min(STORED_SHARE) } else { self.0.share };
+        if state.bytes > 0 && state.bytes + size > share {
             return false;
         }
         if let Some(mut d) = delivery.take() {
@@ -250,6 +283,16 @@ impl Drop for Receiver {
 }
 
 impl Delivery {
+    /// Whether its records came from the input of this meter.
+    pub fn came_from(&self, meter: &Arc<Meter>) -> bool {
+        self.chunk.meter.as_ref().is_some_and(|m| m.is_of(meter))
+    }
+
+    /// Undone: it comes again by another way, with the ack that it gives back.
+    pub fn take_back(mut self) -> Option<Ack> {
+        self.ack.take()
+    }
+
     /// Whether a sender waits for the ack: then it must go at once.
     pub fn wants_ack(&self) -> bool {
         self.ack.is_some()

@@ -47,6 +47,22 @@ impl Tasks {
         }));
     }
 
+    /// Runs `work` on a thread of its own under a name.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread left.
+    pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.0.running.fetch_add(1, Ordering::SeqCst);
+        let guard = Guard(Arc::clone(&self.0), name.to_owned());
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                work();
+            })
+            .map(drop)
+    }
+
     /// How many are running.
     pub fn running(&self) -> usize {
         self.0.running.load(Ordering::SeqCst)

@@ -11,6 +11,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import durable
 import encoding
 import lossless
 import restart
@@ -24,4 +25,4 @@ def stop(*_):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + small.TESTS, sys.argv[1:]))
+    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS, sys.argv[1:]))

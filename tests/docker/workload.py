@@ -61,8 +61,10 @@ def count_lines(path):
 class Task:
     """A temporary task: directory, configuration, router, the container's input lines."""
 
-    def __init__(self, containers, **configuration):
+    def __init__(self, containers, storage=False, **configuration):
         self.base = tempfile.mkdtemp(prefix="fl-task-")
+        if storage:
+            configuration["storage"] = os.path.join(self.base, "storage")
         self.input, self.output = os.path.join(self.base, "in"), os.path.join(self.base, "out")
         os.mkdir(self.input)
         os.mkdir(self.output)

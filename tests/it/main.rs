@@ -12,5 +12,6 @@ mod disk_full;
 mod pieces;
 mod samples;
 mod shutdown;
+mod storage;
 mod support;
 mod walls;

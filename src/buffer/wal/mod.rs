@@ -4,6 +4,25 @@
 //! each owner that has not settled them. Can go wrong: see [`AppendError`] and [`OpenError`]; damage found while reading
 //! costs the damaged frame alone and is reported with file and offset. The format is in `docs/wal.md`.
 
+mod cursor;
+mod frame;
+mod free;
+mod log;
+mod open;
+mod quarantine;
+mod reader;
+mod real;
+mod scan;
+mod segment;
+mod spare;
+mod types;
 mod vfs;
 
+pub use log::Log;
+pub use reader::Reader;
+pub use real::Dir;
+pub use types::{
+    AppendError, Damage, Dropped, Freed, HeldRecord, Kind, NewFrame, OpenError, Opened, Options, OwnerId,
+    OwnerState, Read, Seq, Stats, StoredFrame,
+};
 pub use vfs::{File, Lock, Vfs};

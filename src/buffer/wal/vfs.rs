@@ -8,6 +8,11 @@ use std::sync::Arc;
 
 /// A directory of the log.
 pub trait Vfs: Send + Sync {
+    /// What to call it in messages: its path.
+    fn place(&self) -> String {
+        "storage.path".to_owned()
+    }
+
     /// Takes the directory for this process until the lock is dropped.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Drive {
         let (mut record, _) = Record::open_next(bytes, 0, &mut scratch).unwrap();
         let mut emitter = Emitter::default();
         let tag = Tag::new(b"t");
-        let mut cx = Context { tag: &tag, now: self.now, emit: &mut emitter, may_move: true };
+        let mut cx = Context { tag: &tag, now: self.now, emit: &mut emitter, may_move: true, id: 0 };
         let verdict = self.hold.push(&mut record, &mut cx);
         assert!(!record.changed());
         self.received += 1;

@@ -62,6 +62,7 @@ struct Text<'r, 'a> {
     /// The field with the content.
     at: usize,
     text: &'r [u8],
+    id: u64,
 }
 
 impl Line<First> for Text<'_, '_> {
@@ -71,6 +72,10 @@ impl Line<First> for Text<'_, '_> {
 
     fn time(&self) -> Time {
         self.record.time()
+    }
+
+    fn id(&self) -> u64 {
+        self.id
     }
 
     fn field(&self, key: &[u8]) -> Option<&[u8]> {
@@ -126,7 +131,7 @@ fn emit(emitter: &mut Emitter, joined: &Joined<'_, First>) {
             "a multiline record is over multiline_buffer_limit and was cut"
         );
     }
-    emitter.joined(joined.parts, |out| joined.first.write(joined.text, joined.truncated, out));
+    emitter.joined(joined.parts, joined.ids, |out| joined.first.write(joined.text, joined.truncated, out));
 }
 
 impl Lines {
@@ -147,7 +152,7 @@ impl Hold for Lines {
             self.joiner.flush(&mut |joined| emit(emitter, &joined));
             return Verdict::Keep;
         };
-        let line = Text { record, at, text };
+        let line = Text { record, at, text, id: cx.id };
         match self.joiner.push(&line, cx.now, &mut |joined| emit(emitter, &joined)) {
             Outcome::Alone => Verdict::Keep,
             Outcome::Taken => Verdict::Hold,

@@ -28,6 +28,8 @@ struct Group {
     count: usize,
     text: Vec<u8>,
     parts: u64,
+    /// The numbers of the pieces' stored copies.
+    ids: Vec<u64>,
     deadline: Instant,
 }
 
@@ -37,7 +39,7 @@ impl Group {
     }
 
     fn emit(&self, emitter: &mut Emitter) {
-        emitter.joined(self.parts, |out| {
+        emitter.joined(self.parts, &self.ids, |out| {
             entry::write_head(out, self.time, self.metadata.as_deref());
             msgpack::write_map(out, self.count + 1);
             out.extend_from_slice(&self.fields);
@@ -89,6 +91,7 @@ impl Partial {
             count,
             text: Vec::new(),
             parts: 0,
+            ids: Vec::new(),
             deadline: now,
         }
     }
@@ -132,6 +135,9 @@ impl Hold for Partial {
         if let Some(group) = self.groups.get_mut(at) {
             group.text.extend_from_slice(text);
             group.parts += 1;
+            if cx.id != 0 {
+                group.ids.push(cx.id);
+            }
             group.deadline = cx.now + self.flush;
             self.bytes += text.len();
         }

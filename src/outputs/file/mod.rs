@@ -116,7 +116,8 @@ fn build(s: &Settings, cx: &BuildContext, diags: &mut Diagnostics) -> Option<Box
 
 impl Output for FileOutput {
     fn run(self: Box<Self>, queue: Receiver) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(drive::run(self.writer, self.formatter, Pace::Spaced(self.linger), self.one_file, queue))
+        let pace = Pace::Spaced(self.linger);
+        Box::pin(drive::run(self.writer, self.formatter, pace, self.one_file, queue))
     }
 }
 

@@ -156,6 +156,9 @@ pub(super) struct Files {
     /// Where a file was made since the last sync: its name must reach the disk as well. All files of an output have
     /// the same directory.
     made_in: Option<PathBuf>,
+    /// A file that could not be synced when it was closed: a second try would say nothing about what was lost, so the
+    /// next [`Files::sync`] reports it.
+    failed: Option<(Vec<u8>, io::Error)>,
 }
 
 /// A file that was asked for.
@@ -178,7 +181,9 @@ impl Files {
             Some(known) => {
                 let current = known.is_current(now);
                 if !current {
-                    known.sync()?;
+                    if let Err(e) = known.sync() {
+                        self.failed.get_or_insert((name.to_vec(), e));
+                    }
                     self.open.remove(name);
                 }
                 current
@@ -186,7 +191,7 @@ impl Files {
             None => false,
         };
         if !known {
-            self.make_room()?;
+            self.make_room();
             let open = open()?;
             if open.was_empty {
                 self.made_in = open.path.parent().map(Path::to_owned);
@@ -202,15 +207,16 @@ impl Files {
         }
     }
 
-    fn make_room(&mut self) -> io::Result<()> {
+    fn make_room(&mut self) {
         if self.open.len() >= OPEN_MAX
             && let Some((name, oldest)) = self.open.iter_mut().min_by_key(|(_, open)| open.used)
         {
-            oldest.sync()?;
             let name = name.clone();
+            if let Err(e) = oldest.sync() {
+                self.failed.get_or_insert((name.clone(), e));
+            }
             self.open.remove(&name);
         }
-        Ok(())
     }
 
     /// Closes a file, forgetting what it is owed.
@@ -220,6 +226,9 @@ impl Files {
 
     /// Syncs everything owed; with the error the name of the file.
     pub(super) fn sync(&mut self) -> Result<(), (Vec<u8>, io::Error)> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
         for (name, open) in &mut self.open {
             open.sync().map_err(|e| (name.clone(), e))?;
         }

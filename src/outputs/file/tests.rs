@@ -324,7 +324,7 @@ fn short_write_child() {
     let mut writer =
         Writer::new(Some(path.clone().into()), Some("x".into()), false, Some(Beginning::TagAndTime));
     for _ in 0..3 {
-        assert!(writer.write(&mut text).unwrap_err().to_string().contains("/x: "));
+        assert!(writer.write(&mut text).unwrap_err().cause.contains("/x: "));
         let partial = read(Path::new(&path).join("x"));
         assert!(partial.len() > 60_000 && partial.ends_with("}]\n"));
     }

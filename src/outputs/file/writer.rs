@@ -92,7 +92,7 @@ impl Writer {
             io::ErrorKind::ReadOnlyFilesystem => "mount it for writing",
             _ => "check the path and its file system",
         };
-        Failure(format!("{}: {e}; {what}", path.display()))
+        Failure::of_write(format!("{}: {e}; {what}", path.display()))
     }
 }
 
@@ -162,6 +162,6 @@ impl Writer {
                 group.done = 0;
             }
         }
-        Err(self.failure(&name, &e))
+        Err(Failure { lost: true, ..self.failure(&name, &e) })
     }
 }

@@ -19,6 +19,8 @@ pub struct Joined<'a, F> {
     pub first: &'a F,
     /// How many lines.
     pub parts: u64,
+    /// The numbers of their stored copies, of those that have one.
+    pub ids: &'a [u64],
     /// The group had grown over its limit: the end of its last line is missing.
     pub truncated: bool,
 }
@@ -30,6 +32,7 @@ pub(super) struct Group<F> {
     pub(super) state: Option<StateId>,
     pub(super) text: Vec<u8>,
     pub(super) parts: u64,
+    pub(super) ids: Vec<u64>,
     pub(super) first: F,
     /// Bytes behind `first`.
     pub(super) first_len: usize,
@@ -45,6 +48,7 @@ impl<F: Default> Group<F> {
             state: None,
             text: Vec::new(),
             parts: 0,
+            ids: Vec::new(),
             first: F::default(),
             first_len: 0,
             since: 0,
@@ -87,8 +91,10 @@ impl<F: Default> Group<F> {
         if self.parts == 0 {
             return;
         }
-        emit(Joined { text: &self.text, first: &self.first, parts: self.parts, truncated });
+        let Group { text, first, parts, ids, .. } = &*self;
+        emit(Joined { text, first, parts: *parts, ids, truncated });
         self.parts = 0;
+        self.ids.clear();
         self.text.clear();
         self.text.shrink_to(KEEP);
         if self.first_len > KEEP {

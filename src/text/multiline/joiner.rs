@@ -43,6 +43,11 @@ pub trait Line<F> {
     /// When it came: gives what the time in it leaves out (a year).
     fn time(&self) -> Time;
 
+    /// The number of its stored copy; 0: it has none.
+    fn id(&self) -> u64 {
+        0
+    }
+
     /// Another field beside it, if the source has fields and it holds text.
     fn field(&self, key: &[u8]) -> Option<&[u8]>;
 

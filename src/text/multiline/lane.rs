@@ -125,6 +125,9 @@ impl<F: Default> Lane<F> {
         }
         let before = group.bytes();
         let cut = group.append(view.content, lines, limit);
+        if line.id() != 0 {
+            group.ids.push(line.id());
+        }
         group.deadline = now + self.flush;
         self.bytes = self.bytes + group.bytes() - before;
         if cut {

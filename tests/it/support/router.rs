@@ -47,7 +47,7 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) ledger: Ledger,
     pub(crate) messages: String,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Router {
@@ -130,6 +130,13 @@ impl Router {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// SIGKILL; gives the directory as it was left.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     /// SIGTERM, then [`Router::ended`].

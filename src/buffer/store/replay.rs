@@ -1,0 +1,104 @@
+//! Reads back what an output could not take at once, or what an earlier process left.
+//!
+//! Enters: frames from the log, a block at a time. Leaves: deliveries into the output's queue, waiting for its room. The
+//! memory of a block is charged to the budget. Can go wrong: a damaged frame, which is counted as dropped and reported.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::outlet::Outlet;
+use crate::buffer::wal::{Read, Reader, Seq};
+use crate::record::Chunk;
+use crate::rt::{Budget, Keeper};
+
+/// Bytes of the log read at a time.
+const BLOCK: usize = 256 << 10;
+/// The wait after a read that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Replay {
+    outlet: Arc<Outlet>,
+    reader: Reader,
+    budget: Budget,
+    /// Frames below were stored by an earlier process.
+    first: Seq,
+}
+
+impl Replay {
+    pub(super) fn new(outlet: Arc<Outlet>, reader: Reader, budget: Budget, first: Seq) -> Replay {
+        Replay { outlet, reader, budget, first }
+    }
+
+    pub(super) fn label(&self) -> &str {
+        self.outlet.label()
+    }
+
+    /// Runs until nothing more will be stored and everything is handed out.
+    pub(super) async fn run(mut self) {
+        let outlet = Arc::clone(&self.outlet);
+        loop {
+            let woken = outlet.behind.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if outlet.is_over() {
+                return;
+            }
+            let Some(from) = outlet.read_from() else {
+                woken.await;
+                continue;
+            };
+            // Inside already: it never waits for what sources hold.
+            let charge = self.budget.take(BLOCK as u64);
+            let Some(read) = self.read(from).await else { return };
+            let tail = outlet.tail();
+            self.hand_out(from, read, tail, charge).await;
+        }
+    }
+
+    /// One block, on a thread that may block. `None`: the process is ending.
+    async fn read(&mut self, from: Seq) -> Option<Read> {
+        let mut reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || reader.read(from, BLOCK)).await.ok()
+    }
+
+    async fn hand_out(&mut self, from: Seq, mut read: Read, tail: Seq, mut charge: crate::rt::Charge) {
+        let outlet = &self.outlet;
+        for damage in &read.damage {
+            super::report(damage);
+        }
+        if let Some(cause) = &read.failed {
+            tracing::error!(output = %outlet.label(), %cause, "cannot read stored records, trying again");
+            return tokio::time::sleep(RETRY).await;
+        }
+        // What is written and not committed yet comes by the other way, or later.
+        read.frames.retain(|f| f.seq < tail);
+        let next = read.next.min(tail);
+        let size: u64 = read.frames.iter().map(|f| f.body.len() as u64).sum();
+        charge.grow_to(size);
+        charge.shrink_to(size);
+        let Some((queue, acks)) = outlet.hand_out(read.frames.iter().map(|f| f.seq), next) else { return };
+        let counters = outlet.counters();
+        for (frame, ack) in read.frames.into_iter().zip(acks) {
+            if frame.seq < self.first {
+                counters.recovered.fetch_add(frame.count, Relaxed);
+                counters.held.fetch_add(frame.count, Relaxed);
+            }
+            let chunk = Arc::new(Chunk {
+                charge: charge.split(frame.body.len() as u64),
+                bytes: frame.body,
+                segs: frame.segs,
+                count: frame.count,
+                meter: None,
+            });
+            let keeper = Arc::clone(outlet) as Arc<dyn Keeper>;
+            queue.push(queue.stored(chunk, Instant::now(), ack, keeper, frame.seq)).await;
+        }
+        if next >= tail {
+            outlet.caught_up(next);
+        } else if next == from {
+            // Nothing where something must be: the log says more about it.
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}

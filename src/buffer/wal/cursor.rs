@@ -1,0 +1,241 @@
+//! How far one owner has come, in a file of its own that never grows.
+//!
+//! Enters: the owner's name once, its position again and again. Leaves: the newest position that reached the disk. Two
+//! slots are written in turn, so that one torn write costs at most the step from the position before. Can go wrong: both
+//! slots damaged; then the owner begins at the oldest frame: repeated, not lost.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::vfs::{File, Vfs};
+use super::{OwnerId, Seq};
+
+const MAGIC: [u8; 8] = *b"FIRELCUR";
+const VERSION: u32 = 1;
+const BLOCK: usize = 4096;
+/// Name and numbers, twice, then the two slots.
+const SIZE: usize = 4 * BLOCK;
+/// A longer name is cut (with a hash, by whoever makes names).
+const NAME_MAX: usize = 3000;
+/// Unsettled frames that fit a slot.
+pub(super) const UNSETTLED: usize = (BLOCK - 40) / 8;
+
+/// Where an owner stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Frames from here on have not been handed out.
+    pub(super) read: Seq,
+    /// Frames before that were handed out and are not settled, in order. All others before `read` are settled.
+    pub(super) unsettled: Vec<Seq>,
+}
+
+/// A cursor file.
+pub(super) struct Cursor {
+    file: Arc<dyn File>,
+    /// Counts writes; the newer slot has the higher one.
+    generation: u64,
+    /// Unix time when the owner was last configured.
+    pub(super) seen: u64,
+    pub(super) name: String,
+    pub(super) id: OwnerId,
+}
+
+/// What a cursor file holds.
+pub(super) enum Found {
+    /// The position is `None` when both slots are damaged.
+    Cursor(Cursor, Option<Position>),
+    /// By a later firelane.
+    Newer(u32),
+    /// Not a cursor.
+    Bad,
+}
+
+pub(super) fn file_name(id: OwnerId) -> String {
+    format!("owner-{:04x}.cur", id.0)
+}
+
+fn head(id: OwnerId, name: &str, seen: u64) -> Vec<u8> {
+    let name = name.as_bytes().get(..name.len().min(NAME_MAX)).unwrap_or_default();
+    let mut out = Vec::with_capacity(BLOCK);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&u32::from(id.0).to_le_bytes());
+    out.extend_from_slice(&seen.to_le_bytes());
+    out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+    out.extend_from_slice(name);
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.resize(BLOCK, 0);
+    out
+}
+
+/// A name as the file gives it back.
+fn read_back(name: &str) -> String {
+    String::from_utf8_lossy(name.as_bytes().get(..name.len().min(NAME_MAX)).unwrap_or_default()).into_owned()
+}
+
+fn read_head(block: &[u8]) -> Option<Result<(OwnerId, String, u64), u32>> {
+    let u32_at = |at: usize| Some(u32::from_le_bytes(block.get(at..at + 4)?.try_into().ok()?));
+    if block.get(..8)? != MAGIC {
+        return None;
+    }
+    let len = u32_at(24)? as usize;
+    if len > NAME_MAX || u32_at(28 + len)? != crc32c::crc32c(block.get(..28 + len)?) {
+        return None;
+    }
+    if u32_at(8)? != VERSION {
+        return Some(Err(u32_at(8)?));
+    }
+    let name = String::from_utf8_lossy(block.get(28..28 + len)?).into_owned();
+    let seen = u64::from_le_bytes(block.get(16..24)?.try_into().ok()?);
+    Some(Ok((OwnerId(u16::try_from(u32_at(12)?).ok()?), name, seen)))
+}
+
+fn slot(generation: u64, position: &Position) -> Vec<u8> {
+    let mut read = position.read;
+    let mut kept = position.unsettled.as_slice();
+    // What does not fit is as good as not handed out: it comes again, it is not lost.
+    if let Some((fits, rest)) = kept.split_at_checked(UNSETTLED)
+        && let Some(first) = rest.first()
+    {
+        (kept, read) = (fits, *first);
+    }
+    let mut out = vec![0; 4];
+    out.extend_from_slice(&(kept.len() as u32).to_le_bytes());
+    out.extend_from_slice(&generation.to_le_bytes());
+    out.extend_from_slice(&read.to_le_bytes());
+    for seq in kept {
+        out.extend_from_slice(&seq.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(out.get(4..).unwrap_or_default());
+    if let Some(place) = out.get_mut(..4) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+    out
+}
+
+fn read_slot(block: &[u8]) -> Option<(u64, Position)> {
+    let u32_at = |at: usize| Some(u32::from_le_bytes(block.get(at..at + 4)?.try_into().ok()?));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?));
+    let len = u32_at(4)? as usize;
+    if len > UNSETTLED || u32_at(0)? != crc32c::crc32c(block.get(4..24 + len * 8)?) {
+        return None;
+    }
+    let unsettled = (0..len).map(|i| u64_at(24 + i * 8)).collect::<Option<_>>()?;
+    Some((u64_at(8)?, Position { read: u64_at(16)?, unsettled }))
+}
+
+impl Cursor {
+    /// Makes the file of a new owner, whole and on disk: later it needs no space.
+    pub(super) fn create(
+        vfs: &dyn Vfs,
+        id: OwnerId,
+        name: &str,
+        seen: u64,
+        position: &Position,
+    ) -> io::Result<Cursor> {
+        let file_name = file_name(id);
+        let made = format!("{file_name}.new");
+        drop(vfs.remove(&made));
+        let file = vfs.create(&made)?;
+        let mut bytes = head(id, name, seen);
+        bytes.extend(head(id, name, seen));
+        bytes.extend(slot(1, position));
+        bytes.resize(SIZE, 0);
+        file.write_at(&[IoSlice::new(&bytes)], 0)?;
+        file.sync()?;
+        vfs.rename(&made, &file_name)?;
+        vfs.sync_dir()?;
+        Ok(Cursor { file, generation: 1, seen, name: name.to_owned(), id })
+    }
+
+    /// Reads a file.
+    pub(super) fn open(vfs: &dyn Vfs, name: &str) -> io::Result<Found> {
+        let file = vfs.open(name)?;
+        let mut bytes = vec![0; SIZE];
+        let n = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(n);
+        let block = |i: usize| bytes.get(i * BLOCK..).unwrap_or_default();
+        let head = [0, 1].into_iter().find_map(|i| read_head(block(i)));
+        let (id, name, seen) = match head {
+            Some(Ok(head)) => head,
+            Some(Err(version)) => return Ok(Found::Newer(version)),
+            None => return Ok(Found::Bad),
+        };
+        let newest = [2, 3].into_iter().filter_map(|i| read_slot(block(i))).max_by_key(|(g, _)| *g);
+        let generation = newest.as_ref().map_or(1, |(g, _)| *g);
+        Ok(Found::Cursor(Cursor { file, generation, seen, name, id }, newest.map(|(_, p)| p)))
+    }
+
+    /// Writes a position into the older slot. It counts once [`Cursor::sync`] has returned.
+    pub(super) fn write(&mut self, position: &Position) -> io::Result<()> {
+        let generation = self.generation + 1;
+        // Generation 1 is in the first slot.
+        let place = if generation % 2 == 1 { 2 } else { 3 };
+        self.file.write_at(&[IoSlice::new(&slot(generation, position))], (place * BLOCK) as u64)?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// Notes that the owner is configured now.
+    pub(super) fn seen(&mut self, now: u64) -> io::Result<()> {
+        if self.seen != now {
+            let head = head(self.id, &self.name, now);
+            for copy in 0..2 {
+                self.file.write_at(&[IoSlice::new(&head)], copy * BLOCK as u64)?;
+                self.file.sync()?;
+            }
+            self.seen = now;
+        }
+        Ok(())
+    }
+
+    /// Whether it is the cursor of this owner. Names are cut in the file.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.name == name || (self.name.len() < name.len() && self.name == read_back(name))
+    }
+
+    /// Brings it to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_position_reads_back(generation in any::<u64>(), read in any::<u64>(), unsettled in proptest::collection::vec(any::<u64>(), 0..=UNSETTLED)) {
+            let position = Position { read, unsettled };
+            let mut block = slot(generation, &position);
+            prop_assert!(block.len() <= BLOCK);
+            block.resize(BLOCK, 0xaa);
+            prop_assert_eq!(read_slot(&block), Some((generation, position)));
+        }
+
+        #[test]
+        fn any_bytes_never_panic(block in proptest::collection::vec(any::<u8>(), 0..4200)) {
+            let _ = read_slot(&block);
+            let _ = read_head(&block);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_as_if_not_handed_out() {
+        let unsettled: Vec<Seq> = (100..100 + UNSETTLED as u64 + 50).collect();
+        let (_, kept) = read_slot(&slot(1, &Position { read: 9999, unsettled })).unwrap();
+        assert_eq!((kept.unsettled.len(), kept.read), (UNSETTLED, 100 + UNSETTLED as u64));
+    }
+
+    #[test]
+    fn a_name_reads_back_whatever_it_holds() {
+        for name in ["file|Match=*|Path=/x", "", "ключ", &"n".repeat(5000)] {
+            let (id, found, seen) = read_head(&head(OwnerId(7), name, 123)).unwrap().unwrap();
+            assert_eq!((id, seen), (OwnerId(7), 123));
+            assert!(name.starts_with(&found));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Giving back what nobody owes, and keeping one stuck owner from holding everyone's space.
+//!
+//! Enters: where owners stand. Leaves: cursors on disk, freed segments, side logs. Can go wrong: the disk; then nothing is
+//! freed that an older cursor would miss, because cursors are on disk before a segment goes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::time::Instant;
+
+use super::frame;
+use super::log::{self, Log, Segment};
+use super::scan::{Step, Walk};
+use super::segment::{FRAMES, Head, side_name};
+use super::types::{Dropped, Freed, Kind, NewFrame, OwnerId, Seq};
+
+/// The log is thinned when less than this part of it is still owed.
+const THIN: u64 = 4;
+/// Bytes of frames copied with one sync.
+const COPY: u64 = 1 << 20;
+
+impl Log {
+    /// Writes where owners stand (synced once in a while, and before anything is freed), frees segments that nobody
+    /// owes, moves the rest of a thin log to side logs, has a spare made. Cheap when there is nothing to do.
+    ///
+    /// # Errors
+    /// The system's; then less was freed than could be.
+    pub fn maintain(&mut self, now: Instant) -> io::Result<Freed> {
+        let mut result = Ok(());
+        for owner in self.owners.values_mut() {
+            result = result.and(owner.write());
+        }
+        self.forget_settled();
+        let due = self.last_sync.is_none_or(|last| now.duration_since(last) >= self.sync_every);
+        if due && self.owners.values().any(|o| o.unsynced) {
+            result = result.and(self.sync_cursors());
+            self.last_sync = Some(now);
+        }
+        result?;
+        let mut freed = self.free()?;
+        if self.is_thin() && self.thin_out()? {
+            let more = self.free()?;
+            freed.segments += more.segments;
+            freed.bytes += more.bytes;
+        }
+        if self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity / 2) {
+            self.spares.want();
+        }
+        Ok(freed)
+    }
+
+    /// Owners that have come past a segment owe nothing of it.
+    fn forget_settled(&mut self) {
+        let lows: BTreeMap<OwnerId, Seq> = self.owners.iter().map(|(id, o)| (*id, o.low())).collect();
+        for segment in self.main.iter_mut().chain(self.side.values_mut().flatten()) {
+            let last = segment.last();
+            // An owner without a cursor has been forgotten.
+            segment.owed.retain(|id, _| lows.get(id).is_some_and(|low| *low <= last));
+        }
+    }
+
+    fn free(&mut self) -> io::Result<Freed> {
+        // Numbers that let held records go are in later segments than the records: both stay until none is held.
+        let held = self.main.iter().position(|s| s.held > 0).unwrap_or(usize::MAX);
+        let active = self.main.len().saturating_sub(1);
+        let free = |at: usize, s: &Segment| s.owed.is_empty() && at < held && (at < active || s.sealed);
+        let any_main = self.main.iter().enumerate().any(|(at, s)| free(at, s));
+        let any_side = self.side.values().flatten().any(|s| s.owed.is_empty());
+        let mut freed = Freed::default();
+        if !any_main && !any_side {
+            return Ok(freed);
+        }
+        self.sync_cursors()?;
+        let mut gone = Vec::new();
+        for (at, segment) in std::mem::take(&mut self.main).into_iter().enumerate() {
+            if free(at, &segment) {
+                gone.push(segment);
+            } else {
+                self.main.push(segment);
+            }
+        }
+        for segments in self.side.values_mut() {
+            let (free, kept) = std::mem::take(segments).into_iter().partition(|s| s.owed.is_empty());
+            *segments = kept;
+            gone.extend::<Vec<Segment>>(free);
+        }
+        self.side.retain(|_, segments| !segments.is_empty());
+        self.publish();
+        let mut result = Ok(());
+        for segment in gone {
+            freed.segments += 1;
+            freed.bytes += segment.capacity;
+            let file = Arc::clone(&segment.piece.file);
+            result = result.and(self.spares.keep(&segment.piece.name, file, segment.capacity));
+        }
+        self.stats.freed_segments += freed.segments;
+        result.and(self.vfs.sync_dir()).map(|()| freed)
+    }
+
+    /// Shows readers the segments as they are.
+    pub(super) fn publish(&self) {
+        let pieces = |segments: &[Segment]| segments.iter().map(|s| Arc::clone(&s.piece)).collect();
+        let mut index = self.index();
+        index.main = pieces(&self.main);
+        index.side = self.side.iter().map(|(id, segments)| (*id, pieces(segments))).collect();
+    }
+
+    fn is_thin(&self) -> bool {
+        let used: u64 = self.main.iter().map(|s| s.capacity).sum();
+        // A frame that several owe counts once: about as much as whoever owes most.
+        let owed: u64 = self.main.iter().filter_map(|s| s.owed.values().map(|o| o.bytes).max()).sum();
+        let oldest = self.main.first().is_some_and(|s| s.held == 0);
+        self.main.len() > 2 && oldest && used > 2 * self.spares.size() && owed < used / THIN
+    }
+
+    /// Copies what is owed of the oldest segment to side logs. Says whether all of it was.
+    fn thin_out(&mut self) -> io::Result<bool> {
+        let Some(oldest) = self.main.first() else { return Ok(false) };
+        let piece = Arc::clone(&oldest.piece);
+        let owing: Vec<OwnerId> = oldest.owed.keys().copied().collect();
+        let mut copies: BTreeMap<OwnerId, (Vec<(Seq, NewFrame)>, u64)> = BTreeMap::new();
+        let mut walk = Walk::new(
+            Arc::clone(&piece.file),
+            piece.uuid,
+            FRAMES,
+            oldest.end(),
+            piece.first.saturating_sub(1),
+        );
+        loop {
+            let step = walk.step()?;
+            let (seq, done) = match &step {
+                Step::Frame(_, parsed, _) => (parsed.seq, parsed.seq > oldest_last(&self.main)),
+                // The reader of whoever is owed it reports the damage; here it is passed over.
+                Step::Damage(_) => continue,
+                Step::End { .. } => (0, true),
+            };
+            if done {
+                break;
+            }
+            let Step::Frame(_, parsed, whole) = step else { break };
+            for id in owing.iter().filter(|id| parsed.kind == Kind::Records && parsed.owners.contains(id)) {
+                let copied = self.side.get(id).and_then(|s| s.last()).map_or(0, Segment::last);
+                if seq <= copied || !self.owners.get(id).is_some_and(|o| o.needs(seq)) {
+                    continue;
+                }
+                let frame = parsed.for_owner(*id, whole.slice(parsed.body.clone()));
+                let (list, bytes) = copies.entry(*id).or_default();
+                *bytes += frame::size(&frame);
+                list.push((seq, frame));
+                if *bytes >= COPY {
+                    let list = std::mem::take(list);
+                    *bytes = 0;
+                    if !self.copy(*id, &list)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        for (id, (list, _)) in copies {
+            if !self.copy(id, &list)? {
+                return Ok(false);
+            }
+        }
+        if let Some(oldest) = self.main.first_mut() {
+            oldest.owed.clear();
+        }
+        Ok(true)
+    }
+
+    /// Appends frames to an owner's side log under the numbers they have. False: there is no room.
+    fn copy(&mut self, owner: OwnerId, frames: &[(Seq, NewFrame)]) -> io::Result<bool> {
+        let Some((first, _)) = frames.first() else { return Ok(true) };
+        let total: u64 = frames.iter().map(|(_, f)| frame::size(f)).sum();
+        let (free, _) = self.vfs.space()?;
+        if free < total + 2 * FRAMES {
+            return Ok(false);
+        }
+        let standard = self.spares.size();
+        let segments = self.side.entry(owner).or_default();
+        if !segments.last().is_some_and(|s| !s.sealed && s.end() + total <= standard) {
+            if let Some(last) = segments.last_mut() {
+                last.seal();
+            }
+            let uuid = log::uuid();
+            let before = segments.last().map_or(0, Segment::last);
+            let head = Head { uuid, first: *first, held_from: *first, before, side: Some(owner) };
+            let name = side_name(owner, *first);
+            drop(self.vfs.remove(&name));
+            let file = self.vfs.create(&name)?;
+            file.write_at(&[io::IoSlice::new(&head.block())], 0)?;
+            file.sync()?;
+            self.vfs.sync_dir()?;
+            let piece = log::piece(name, file, uuid, *first);
+            segments.push(Segment { piece, capacity: FRAMES, owed: BTreeMap::new(), held: 0, sealed: false });
+        }
+        let Some(segment) = segments.last_mut() else { return Ok(false) };
+        // Numbers have gaps here: every frame is encoded with its own.
+        let mut bytes = Vec::new();
+        for (seq, frame) in frames {
+            frame::write_head(&mut bytes, frame, *seq, &segment.piece.uuid);
+            bytes.extend_from_slice(&frame.body);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        let at = segment.end();
+        let written = segment
+            .piece
+            .file
+            .write_at(&[io::IoSlice::new(&bytes)], at)
+            .and_then(|()| segment.piece.file.sync());
+        if let Err(e) = written {
+            // Nothing is written behind what may not be there.
+            segment.seal();
+            return Err(e);
+        }
+        for (_, frame) in frames {
+            segment.count(&[owner], frame.count(), frame::size(frame));
+        }
+        segment.capacity = at + total;
+        let last = frames.last().map_or(0, |(seq, _)| *seq);
+        segment.piece.last.store(last, Release);
+        segment.piece.end.store(at + total, Release);
+        self.stats.moved_frames += frames.len() as u64;
+        self.publish();
+        Ok(true)
+    }
+
+    /// Forgets an owner: what it is owed is dropped.
+    ///
+    /// # Errors
+    /// The system's: its file cannot be removed.
+    pub fn forget_owner(&mut self, id: OwnerId) -> io::Result<Dropped> {
+        let mut dropped = Dropped::default();
+        for segment in self.main.iter_mut().chain(self.side.values_mut().flatten()) {
+            if let Some(owed) = segment.owed.remove(&id) {
+                dropped.records += owed.records;
+                dropped.bytes += owed.bytes;
+            }
+        }
+        if let Some(owner) = self.owners.remove(&id) {
+            self.vfs.remove(&super::cursor::file_name(owner.cursor.id))?;
+            self.vfs.sync_dir()?;
+        }
+        Ok(dropped)
+    }
+}
+
+fn oldest_last(main: &[Segment]) -> Seq {
+    main.first().map_or(0, Segment::last)
+}

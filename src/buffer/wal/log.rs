@@ -1,0 +1,477 @@
+//! The log: appending, and what owners have settled.
+//!
+//! Enters: groups of frames; verdicts. Leaves: numbers, once the group is on disk. Can go wrong: a write or sync that fails
+//! is final for its segment: what it holds up to the last success stands, and the group goes to a new one. Without
+//! room, or when the next segment fails too, nothing is stored.
+//!
+//! A group lies in one segment, so that it is written and synced once. A segment is sealed when the next group does not
+//! fit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use super::cursor::{Cursor, Position};
+use super::frame::{self, Uuid};
+use super::reader::{Index, Piece, Reader, Start};
+use super::segment::{FRAMES, Head, Owed, SUMMARY, Summary, main_name};
+use super::spare::Spares;
+use super::types::{AppendError, Kind, NewFrame, OwnerId, OwnerState, Seq, Stats};
+use super::vfs::{File, Lock, Vfs};
+
+/// Segments that may fail for one group before it is given back.
+const ATTEMPTS: usize = 2;
+
+/// A segment and what is owed in it.
+pub(super) struct Segment {
+    pub(super) piece: Arc<Piece>,
+    /// Bytes of its file.
+    pub(super) capacity: u64,
+    pub(super) owed: BTreeMap<OwnerId, Owed>,
+    /// Records in it that filters still hold.
+    pub(super) held: u64,
+    pub(super) sealed: bool,
+}
+
+impl Segment {
+    pub(super) fn last(&self) -> Seq {
+        self.piece.last.load(Acquire)
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.piece.end.load(Acquire)
+    }
+
+    /// Counts a frame.
+    pub(super) fn count(&mut self, owners: &[OwnerId], records: u64, bytes: u64) {
+        for owner in owners {
+            let owed = self.owed.entry(*owner).or_default();
+            owed.frames += 1;
+            owed.records += records;
+            owed.bytes += bytes;
+        }
+    }
+
+    /// Counts a frame out again. What one frame takes is not remembered: they share their bytes evenly.
+    fn settled(&mut self, owner: OwnerId) {
+        if let Some(owed) = self.owed.get_mut(&owner) {
+            let frames = u64::from(owed.frames.max(1));
+            owed.records -= owed.records / frames;
+            owed.bytes -= owed.bytes / frames;
+            owed.frames = owed.frames.saturating_sub(1);
+            if owed.frames == 0 {
+                self.owed.remove(&owner);
+            }
+        }
+    }
+
+    /// Writes the summary. It is of use and not needed: without it the segment is scanned at the next start.
+    pub(super) fn seal(&mut self) {
+        self.sealed = true;
+        let summary = Summary {
+            last: self.last(),
+            end: self.end(),
+            owed: self.owed.iter().map(|(id, owed)| (*id, *owed)).collect(),
+        };
+        if let Some(bytes) = summary.bytes(&self.piece.uuid) {
+            let _without = self.piece.file.write_at(&[IoSlice::new(&bytes)], SUMMARY as u64);
+        }
+    }
+}
+
+/// An owner and where it stands.
+pub(super) struct Owner {
+    pub(super) cursor: Cursor,
+    /// The next number to hand out.
+    pub(super) read: Seq,
+    pub(super) unsettled: BTreeSet<Seq>,
+    /// As it stood when the log was opened, for readers.
+    pub(super) start: Arc<Start>,
+    /// It moved since its slot was written.
+    pub(super) dirty: bool,
+    /// Its slot was written and not synced.
+    pub(super) unsynced: bool,
+}
+
+impl Owner {
+    /// Everything before it is settled.
+    pub(super) fn low(&self) -> Seq {
+        self.unsettled.first().map_or(self.read, |first| self.read.min(*first))
+    }
+
+    /// Whether it still needs a frame that it is owed.
+    pub(super) fn needs(&self, seq: Seq) -> bool {
+        seq >= self.read || self.unsettled.contains(&seq)
+    }
+
+    fn position(&self) -> Position {
+        Position { read: self.read, unsettled: self.unsettled.iter().copied().collect() }
+    }
+
+    /// Writes its slot if it moved.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        if self.dirty {
+            let position = self.position();
+            self.cursor.write(&position)?;
+            (self.dirty, self.unsynced) = (false, true);
+        }
+        Ok(())
+    }
+
+    /// Brings it to the disk if it is not there.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.write()?;
+        if self.unsynced {
+            if let Err(e) = self.cursor.sync() {
+                // Nobody knows which slot is there: both are written anew before anything relies on them.
+                self.dirty = true;
+                return Err(e);
+            }
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+}
+
+/// The log. One thread owns it; [`Reader`]s work beside it.
+pub struct Log {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) _lock: Box<dyn Lock>,
+    pub(super) index: Arc<RwLock<Index>>,
+    pub(super) main: Vec<Segment>,
+    pub(super) side: BTreeMap<OwnerId, Vec<Segment>>,
+    pub(super) owners: BTreeMap<OwnerId, Owner>,
+    pub(super) next_seq: Seq,
+    pub(super) next_owner: u32,
+    /// Held records, and the first number of the segment they are in.
+    pub(super) held: HashMap<u64, Seq>,
+    pub(super) spares: Spares,
+    pub(super) sync_every: Duration,
+    pub(super) last_sync: Option<Instant>,
+    pub(super) stats: Stats,
+}
+
+enum Trouble {
+    Full,
+    /// What was tried, and what the system said.
+    Failed(String, io::Error),
+}
+
+impl Log {
+    /// Finds an owner by its identity, or makes it. It counts as configured at `now_unix`. A new one is owed what is
+    /// appended from here on.
+    ///
+    /// # Errors
+    /// The system's: its file cannot be written.
+    pub fn owner(&mut self, identity: &str, now_unix: u64) -> io::Result<OwnerId> {
+        let known = self.owners.iter_mut().find(|(_, o)| o.cursor.is_named(identity));
+        if let Some((id, owner)) = known {
+            // A full disk must not stop a start: when it was last seen matters only for what nobody configures.
+            let _older = owner.cursor.seen(now_unix);
+            return Ok(*id);
+        }
+        let id = u16::try_from(self.next_owner)
+            .map(OwnerId)
+            .map_err(|_| io::Error::from(io::ErrorKind::QuotaExceeded))?;
+        let position = Position { read: self.next_seq, unsettled: Vec::new() };
+        let cursor = Cursor::create(&*self.vfs, id, identity, now_unix, &position)?;
+        self.next_owner += 1;
+        self.owners.insert(
+            id,
+            Owner {
+                cursor,
+                read: self.next_seq,
+                unsettled: BTreeSet::new(),
+                start: Arc::default(),
+                dirty: false,
+                unsynced: false,
+            },
+        );
+        Ok(id)
+    }
+
+    /// All owners, also those that are configured no longer.
+    pub fn owners(&self) -> Vec<OwnerState> {
+        let state = |(id, owner): (&OwnerId, &Owner)| OwnerState {
+            id: *id,
+            identity: owner.cursor.name.clone(),
+            last_configured_unix: owner.cursor.seen,
+            owed_bytes: self.owed_bytes(*id),
+            owed_records: self.owed(*id).map(|o| o.records).sum(),
+        };
+        self.owners.iter().map(state).collect()
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.main.iter().chain(self.side.values().flatten())
+    }
+
+    fn owed(&self, owner: OwnerId) -> impl Iterator<Item = Owed> {
+        self.segments().filter_map(move |s| s.owed.get(&owner).copied())
+    }
+
+    /// Bytes of frames that an owner has not settled, about.
+    pub fn owed_bytes(&self, owner: OwnerId) -> u64 {
+        self.owed(owner).map(|o| o.bytes).sum()
+    }
+
+    /// The number that the next frame gets.
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        let files = self.segments().map(|s| s.capacity).sum::<u64>();
+        let spares = self.spares.count() as u64 * self.spares.size();
+        Stats { segments: self.segments().count() as u64, bytes_on_disk: files + spares, ..self.stats }
+    }
+
+    /// A reader of what an owner is owed.
+    pub fn reader(&self, owner: OwnerId) -> Reader {
+        Reader {
+            index: Arc::clone(&self.index),
+            vfs: Arc::clone(&self.vfs),
+            owner,
+            start: self.owners.get(&owner).map(|o| Arc::clone(&o.start)).unwrap_or_default(),
+            place: None,
+        }
+    }
+
+    pub(super) fn index(&self) -> RwLockWriteGuard<'_, Index> {
+        // Every change leaves it whole.
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores a group of frames, with one sync. Gives their numbers, in order.
+    ///
+    /// # Errors
+    /// See [`AppendError`]: then none of them counts as stored.
+    pub fn append(&mut self, frames: &[NewFrame]) -> Result<Range<Seq>, AppendError> {
+        for (index, frame) in frames.iter().enumerate() {
+            check(frame).map_err(|why| AppendError::Frame { index, why })?;
+        }
+        if frames.is_empty() {
+            return Ok(self.next_seq..self.next_seq);
+        }
+        let mut attempt = 1;
+        loop {
+            match self.try_append(frames) {
+                Ok(seqs) => return Ok(seqs),
+                Err(Trouble::Full) => return Err(AppendError::Full),
+                Err(Trouble::Failed(what, source)) if attempt >= ATTEMPTS => {
+                    return Err(AppendError::Io { what, source });
+                }
+                Err(Trouble::Failed(..)) => attempt += 1,
+            }
+        }
+    }
+
+    fn try_append(&mut self, frames: &[NewFrame]) -> Result<Range<Seq>, Trouble> {
+        let total: u64 = frames.iter().map(frame::size).sum();
+        let fits = self.main.last().is_some_and(|s| !s.sealed && s.end() + total <= s.capacity);
+        if !fits {
+            self.roll(total)?;
+        }
+        let first = self.next_seq;
+        // Whatever becomes of them, their numbers are not used again.
+        self.next_seq += frames.len() as u64;
+        let Some(segment) = self.main.last_mut() else { return Err(Trouble::Full) };
+        let at = segment.end();
+        if let Err((what, e)) = write(&segment.piece, frames, first, at) {
+            // What the kernel has of it may never reach the disk: nothing is written behind it.
+            segment.seal();
+            self.stats.failed_writes += 1;
+            return Err(Trouble::Failed(format!("{what} {}", segment.piece.name), e));
+        }
+        for (frame, seq) in frames.iter().zip(first..) {
+            segment.count(&frame.owners, frame.count(), frame::size(frame));
+            if frame.kind == Kind::Held {
+                segment.held += frame.holds.len() as u64;
+                self.held.extend(frame.holds.iter().map(|id| (*id, segment.piece.first)));
+            }
+            self.stats.appended_frames += 1;
+            debug_assert!(seq < self.next_seq);
+        }
+        segment.piece.last.store(self.next_seq - 1, Release);
+        segment.piece.end.store(at + total, Release);
+        for id in frames.iter().flat_map(|f| &f.frees) {
+            if let Some(first) = self.held.remove(id)
+                && let Some(segment) = self.main.iter_mut().find(|s| s.piece.first == first)
+            {
+                segment.held = segment.held.saturating_sub(1);
+            }
+        }
+        self.stats.syncs += 1;
+        self.stats.appended_bytes += total;
+        Ok(first..self.next_seq)
+    }
+
+    /// Begins a new segment with room for so many bytes of frames.
+    fn roll(&mut self, total: u64) -> Result<(), Trouble> {
+        let standard = self.spares.size();
+        let capacity = (FRAMES + total).next_multiple_of(FRAMES).max(standard);
+        let spare = if capacity == standard { self.spares.take() } else { None };
+        let spare = match spare {
+            Some(spare) => spare,
+            None => self.spares.make(capacity).map_err(|e| match e.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
+                _ => Trouble::Failed("make a segment".into(), e),
+            })?,
+        };
+        let first = self.next_seq;
+        let held_from = self.held.values().min().copied().unwrap_or(first);
+        let before = self.main.last().map_or(0, Segment::last);
+        let uuid = uuid();
+        let head = Head { uuid, first, held_from, before, side: None };
+        let name = main_name(first);
+        let begin = || {
+            spare.file.write_at(&[IoSlice::new(&head.block())], 0)?;
+            spare.file.sync()?;
+            self.vfs.rename(&spare.name, &name)?;
+            self.vfs.sync_dir()
+        };
+        if let Err(e) = begin() {
+            let _left = self.vfs.remove(&spare.name).or_else(|_| self.vfs.remove(&name));
+            return Err(Trouble::Failed(format!("begin segment {name}"), e));
+        }
+        if let Some(last) = self.main.last_mut()
+            && !last.sealed
+        {
+            last.seal();
+        }
+        let piece = piece(name, spare.file, uuid, first);
+        self.index().main.push(Arc::clone(&piece));
+        self.main.push(Segment { piece, capacity, owed: BTreeMap::new(), held: 0, sealed: false });
+        Ok(())
+    }
+
+    /// Those frames were handed to the owner; `read` is the next number to hand out.
+    pub fn handed_out(&mut self, owner: OwnerId, seqs: &[Seq], read: Seq) {
+        if let Some(owner) = self.owners.get_mut(&owner) {
+            // What an earlier process was handed beyond it is in `unsettled`, or settled.
+            let read = owner.read.max(read);
+            owner.dirty |= !seqs.is_empty() || owner.read != read;
+            owner.unsettled.extend(seqs);
+            owner.read = read;
+        }
+    }
+
+    /// The owner needs those frames no longer; they were handed out before.
+    pub fn settle(&mut self, owner: OwnerId, seqs: &[Seq]) {
+        let Some(state) = self.owners.get_mut(&owner) else { return };
+        for seq in seqs {
+            if !state.unsettled.remove(seq) {
+                continue;
+            }
+            state.dirty = true;
+            let side = self.side.get_mut(&owner).into_iter().flatten();
+            let mut holder =
+                side.chain(&mut self.main).filter(|s| s.last() >= *seq && s.owed.contains_key(&owner));
+            if let Some(segment) = holder.find(|s| s.piece.first <= *seq) {
+                segment.settled(owner);
+            }
+        }
+    }
+
+    /// Writes every cursor and ends.
+    ///
+    /// # Errors
+    /// The system's; then what was delivered last may be delivered again.
+    pub fn close(mut self) -> io::Result<()> {
+        self.sync_cursors()
+    }
+
+    pub(super) fn sync_cursors(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for owner in self.owners.values_mut() {
+            if owner.dirty || owner.unsynced {
+                self.stats.cursor_syncs += 1;
+            }
+            result = result.and(owner.sync());
+        }
+        result
+    }
+}
+
+pub(super) fn piece(name: String, file: Arc<dyn File>, uuid: Uuid, first: Seq) -> Arc<Piece> {
+    Arc::new(Piece { name, file, uuid, first, last: AtomicU64::new(0), end: AtomicU64::new(FRAMES) })
+}
+
+/// Writes frames one behind the other and syncs.
+pub(super) fn write(
+    piece: &Piece,
+    frames: &[NewFrame],
+    first: Seq,
+    at: u64,
+) -> Result<(), (&'static str, io::Error)> {
+    const PADDING: [u8; 8] = [0; 8];
+    let mut heads = Vec::with_capacity(frames.len() * 96);
+    let mut ends = Vec::with_capacity(frames.len());
+    for (frame, seq) in frames.iter().zip(first..) {
+        frame::write_head(&mut heads, frame, seq, &piece.uuid);
+        ends.push(heads.len());
+    }
+    let mut parts = Vec::with_capacity(frames.len() * 3);
+    let mut from = 0;
+    for (frame, end) in frames.iter().zip(ends) {
+        let head = heads.get(from..end).unwrap_or_default();
+        let len = head.len() + frame.body.len();
+        parts.push(IoSlice::new(head));
+        parts.push(IoSlice::new(&frame.body));
+        parts.push(IoSlice::new(PADDING.get(..len.next_multiple_of(8) - len).unwrap_or_default()));
+        from = end;
+    }
+    piece.file.write_at(&parts, at).map_err(|e| ("write", e))?;
+    piece.file.sync().map_err(|e| ("sync", e))
+}
+
+/// The rules of a frame that reading relies on.
+fn check(frame: &NewFrame) -> Result<(), &'static str> {
+    let mut end = 0;
+    for seg in &frame.segs {
+        if seg.end < end {
+            return Err("the ends of its tags do not rise");
+        }
+        end = seg.end;
+    }
+    if end != frame.body.len() {
+        return Err("its tags do not cover its records");
+    }
+    if frame.kind == Kind::Held && frame.holds.len() as u64 != frame.count() {
+        return Err("not one id for each held record");
+    }
+    if frame::size(frame) > frame::MAX_FRAME as u64 {
+        return Err("it is larger than 64 MiB");
+    }
+    Ok(())
+}
+
+pub(super) fn uuid() -> Uuid {
+    let mut uuid = [0; 16];
+    let mut filled = 0;
+    while let Some(rest) = uuid.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => filled += n,
+            // Before the system has any randomness: the clock will do, it only has to differ from the life before.
+            Err(_) => {
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                return now.as_nanos().to_le_bytes();
+            }
+        }
+    }
+    uuid
+}
+
+impl NewFrame {
+    /// How many records it has.
+    pub fn count(&self) -> u64 {
+        self.segs.iter().map(|s| s.count).sum()
+    }
+}

@@ -1,0 +1,334 @@
+//! Opening the log: what is there, what is owed, what was damaged.
+//!
+//! Enters: a directory. Leaves: a [`Log`] that goes on where the last one stopped, and what was [`Opened`]. Only heads and
+//! summaries are read, and the frames of segments without a summary (the last one) or with records that filters held.
+//! Can go wrong: see [`OpenError`]; never for damage.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::sync::atomic::Ordering::Release;
+use std::sync::{Arc, RwLock};
+
+use super::cursor::{Cursor, Found, Position};
+use super::log::{self, Log, Owner, Segment};
+use super::reader::Start;
+use super::scan::{Gap, Step, Walk};
+use super::segment::{self, FRAMES, Head, Summary, VERSION};
+use super::spare::{self, Spares};
+use super::types::{Damage, HeldRecord, Kind, OpenError, Opened, Options, OwnerId, Seq, Stats};
+use super::vfs::{File, Vfs};
+use super::{frame::Parsed, quarantine};
+use crate::wire::msgpack;
+
+/// The largest standard segment, and the smallest.
+const LARGEST: u64 = 16 << 20;
+const SMALLEST: u64 = 256 << 10;
+/// Bytes of the volume that appends leave free: an eighth, at most so many.
+const RESERVE: u64 = 4 << 20;
+
+/// A segment found, its frames not looked at.
+struct Candidate {
+    name: String,
+    file: Arc<dyn File>,
+    size: u64,
+    head: Head,
+    summary: Option<Summary>,
+}
+
+impl Log {
+    /// Opens the log in a directory, or makes it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<(Log, Opened), OpenError> {
+        let failed = |what: &str, source: io::Error| OpenError::Io {
+            place: vfs.place(),
+            what: what.to_owned(),
+            source,
+            advice: "storage.path must be a directory that this user may read and write",
+        };
+        let lock = vfs.lock().map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { place: vfs.place() },
+            _ => failed("lock it", e),
+        })?;
+        let mut names = vfs.list().map_err(|e| failed("list its files", e))?;
+        names.sort();
+        let (free, volume) = vfs.space().map_err(|e| failed("ask for its space", e))?;
+        let mut opened = Opened::default();
+        let (mut main, mut side) = (Vec::new(), BTreeMap::<OwnerId, Vec<Candidate>>::new());
+        let mut cursors = Vec::new();
+        let mut on_disk = 0;
+        for name in &names {
+            if spare::is_spare(name) || name.ends_with(".cur.new") {
+                // Sizes may have changed; making one anew costs little.
+                on_disk += vfs.open(name).and_then(|f| f.size()).unwrap_or(0);
+                vfs.remove(name).map_err(|e| failed(&format!("remove {name}"), e))?;
+            } else if segment::is_segment(name) {
+                let Some(found) = candidate(&*vfs, name, &mut opened, &failed)? else { continue };
+                on_disk += found.size;
+                match found.head.side {
+                    Some(owner) => side.entry(owner).or_default().push(found),
+                    None => main.push(found),
+                }
+            } else if name.ends_with(".cur") {
+                match Cursor::open(&*vfs, name).map_err(|e| failed(&format!("read {name}"), e))? {
+                    Found::Cursor(cursor, position) => {
+                        if position.is_none() {
+                            opened.damage.push(Damage::whole(name, 0, None, 1));
+                        }
+                        cursors.push((cursor, position));
+                    }
+                    Found::Newer(found) => return Err(newer(&*vfs, name, found)),
+                    Found::Bad => {
+                        let kept = set_aside(&*vfs, name);
+                        opened.damage.push(Damage::whole(name, 0, kept, 1));
+                    }
+                }
+            }
+        }
+        let standard = options.segment_bytes.unwrap_or(((free + on_disk) / 8).min(LARGEST));
+        let standard = (standard.max(SMALLEST) / FRAMES * FRAMES).max(2 * FRAMES);
+        let reserve = (volume / 8).min(RESERVE);
+        let mut log = Log {
+            spares: Spares::new(Arc::clone(&vfs), standard, reserve, options.background),
+            vfs: Arc::clone(&vfs),
+            _lock: lock,
+            index: Arc::new(RwLock::default()),
+            main: Vec::new(),
+            side: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            next_seq: 1,
+            next_owner: 1,
+            held: HashMap::new(),
+            sync_every: options.sync_every,
+            last_sync: None,
+            stats: Stats::default(),
+        };
+        let mut read = |list: Vec<Candidate>, holds: bool| {
+            segments(&*vfs, list, holds, &mut opened).map_err(|e| failed("read a segment", e))
+        };
+        let (segments, held) = read(main, true)?;
+        log.main = segments;
+        for (owner, list) in side {
+            let (segments, _) = read(list, false)?;
+            log.side.insert(owner, segments);
+        }
+        for (id, (first, record)) in held {
+            log.held.insert(id, first);
+            if let Some(segment) = log.main.iter_mut().find(|s| s.piece.first == first) {
+                segment.held += 1;
+            }
+            opened.holds.push(record);
+        }
+        // In the order they came: ids rise where they were given in one process, and times do across.
+        opened.holds.sort_by_key(|h| (h.time_ms, h.id));
+        opened.next_hold_id = opened.holds.iter().map(|h| h.id).max().unwrap_or(0) + 1;
+        log.take_owners(cursors, &mut opened);
+        let last = log.segments().map(|s| s.last().max(s.piece.first.saturating_sub(1))).max().unwrap_or(0);
+        let read = log.owners.values().map(|o| o.read.max(o.unsettled.last().map_or(0, |l| l + 1))).max();
+        log.next_seq = (last + 1).max(read.unwrap_or(1));
+        opened.next_seq = log.next_seq;
+        log.publish();
+        Ok((log, opened))
+    }
+
+    /// Owners as their cursors say; those whose cursor is lost are owed everything again.
+    fn take_owners(&mut self, cursors: Vec<(Cursor, Option<Position>)>, opened: &mut Opened) {
+        for (cursor, position) in cursors {
+            let id = cursor.id;
+            // Without a position everything that is there is owed.
+            let position = position.unwrap_or_default();
+            let start =
+                Start { read: position.read, unsettled: position.unsettled.iter().copied().collect() };
+            let unsettled: BTreeSet<Seq> = position.unsettled.into_iter().collect();
+            let owner = Owner {
+                cursor,
+                read: position.read,
+                unsettled,
+                start: Arc::new(start),
+                dirty: false,
+                unsynced: false,
+            };
+            self.next_owner = self.next_owner.max(u32::from(id.0) + 1);
+            self.owners.insert(id, owner);
+        }
+        for id in
+            self.segments().flat_map(|s| s.owed.keys()).map(|id| u32::from(id.0) + 1).collect::<Vec<_>>()
+        {
+            self.next_owner = self.next_owner.max(id);
+        }
+        for (id, owner) in &self.owners {
+            let low = owner.low();
+            let owed = |s: &&Segment| s.last() >= low && s.owed.contains_key(id);
+            let bytes: u64 =
+                self.segments().filter(owed).filter_map(|s| s.owed.get(id)).map(|o| o.bytes).sum();
+            if bytes > 0 {
+                opened.backlog.push((*id, low, bytes));
+            }
+        }
+    }
+}
+
+fn newer(vfs: &dyn Vfs, file: &str, found: u32) -> OpenError {
+    OpenError::Newer { place: vfs.place(), file: file.to_owned(), found, known: VERSION }
+}
+
+/// Gives a file that cannot be read another name, so that a person can look at it and nobody trips over it again.
+fn set_aside(vfs: &dyn Vfs, name: &str) -> Option<String> {
+    let kept = format!("corrupt-{name}");
+    vfs.rename(name, &kept).and_then(|()| vfs.sync_dir()).ok().map(|()| kept)
+}
+
+/// Reads a segment's first block.
+fn candidate(
+    vfs: &dyn Vfs,
+    name: &str,
+    opened: &mut Opened,
+    failed: &dyn Fn(&str, io::Error) -> OpenError,
+) -> Result<Option<Candidate>, OpenError> {
+    let read = || {
+        let file = vfs.open(name)?;
+        let size = file.size()?;
+        let mut block = vec![0; FRAMES as usize];
+        let n = file.read_at(&mut block, 0)?;
+        block.truncate(n);
+        Ok((file, size, block))
+    };
+    let (file, size, block) = read().map_err(|e| failed(&format!("read {name}"), e))?;
+    match Head::read(&block) {
+        segment::Read::Head(head) => {
+            let summary = Summary::read(&block, &head.uuid).filter(|s| s.end <= size);
+            Ok(Some(Candidate { name: name.to_owned(), file, size, head, summary }))
+        }
+        segment::Read::Newer(found) => Err(newer(vfs, name, found)),
+        segment::Read::Bad => {
+            let kept = set_aside(vfs, name);
+            opened.damage.push(Damage::whole(name, size, kept, 0));
+            Ok(None)
+        }
+    }
+}
+
+type Holds = BTreeMap<u64, (Seq, HeldRecord)>;
+
+/// Segments in order, with what is owed in them, and the records that are still held.
+fn segments(
+    vfs: &dyn Vfs,
+    mut list: Vec<Candidate>,
+    holds: bool,
+    opened: &mut Opened,
+) -> io::Result<(Vec<Segment>, Holds)> {
+    list.sort_by_key(|c| c.head.first);
+    let held_from = list.last().map_or(Seq::MAX, |c| c.head.held_from);
+    let befores: Vec<Seq> = list.iter().skip(1).map(|c| c.head.before).collect();
+    let mut held = Holds::new();
+    let mut segments = Vec::new();
+    for (at, found) in list.into_iter().enumerate() {
+        // What follows this number was never promised; of the last segment everything counts.
+        let most = befores.get(at).copied().filter(|before| *before >= found.head.first);
+        let empty = befores.get(at).is_some() && most.is_none();
+        let piece = log::piece(found.name, found.file, found.head.uuid, found.head.first);
+        let mut segment = Segment {
+            piece,
+            capacity: found.size,
+            owed: BTreeMap::new(),
+            held: 0,
+            sealed: found.summary.is_some(),
+        };
+        if let Some(summary) = &found.summary {
+            segment.owed = summary.owed.iter().copied().collect();
+            segment.piece.last.store(summary.last, Release);
+            segment.piece.end.store(summary.end, Release);
+        }
+        let seek_holds = holds && segment.piece.first >= held_from;
+        if (found.summary.is_none() && !empty) || seek_holds {
+            let end = found.summary.as_ref().map_or(found.size, |s| s.end);
+            scan(
+                vfs,
+                &mut segment,
+                end,
+                most.unwrap_or(Seq::MAX),
+                found.summary.is_none(),
+                &mut held,
+                opened,
+            )?;
+        }
+        let is_last = at == befores.len();
+        if !is_last {
+            segment.sealed = true;
+        }
+        segments.push(segment);
+    }
+    Ok((segments, held))
+}
+
+/// Walks over a segment's frames; counts what is owed if nobody has.
+fn scan(
+    vfs: &dyn Vfs,
+    segment: &mut Segment,
+    end: u64,
+    most: Seq,
+    count: bool,
+    held: &mut Holds,
+    opened: &mut Opened,
+) -> io::Result<()> {
+    let piece = Arc::clone(&segment.piece);
+    let mut walk = Walk::new(Arc::clone(&piece.file), piece.uuid, FRAMES, end, piece.first.saturating_sub(1));
+    let mut ends = FRAMES;
+    let mut gaps: Vec<Gap> = Vec::new();
+    loop {
+        match walk.step()? {
+            Step::Frame(at, parsed, whole) => {
+                if parsed.seq > most {
+                    break;
+                }
+                // Damage between frames that count is real.
+                opened.damage.extend(
+                    gaps.drain(..).map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, false)),
+                );
+                ends = at + parsed.size as u64;
+                if count {
+                    segment.count(&parsed.owners, parsed.count, parsed.size as u64);
+                    piece.last.store(parsed.seq, Release);
+                }
+                for id in &parsed.frees {
+                    held.remove(id);
+                }
+                if parsed.kind == Kind::Held {
+                    hold(piece.first, &parsed, &whole, held);
+                }
+            }
+            Step::Damage(gap) => gaps.push(gap),
+            Step::End { torn, .. } => {
+                if let Some(gap) = torn.filter(|_| most == Seq::MAX) {
+                    opened.damage.push(quarantine::keep(vfs, &*piece.file, &piece.name, gap, true));
+                }
+                break;
+            }
+        }
+    }
+    if count {
+        piece.end.store(ends, Release);
+    }
+    Ok(())
+}
+
+/// Takes the records of a held frame apart.
+fn hold(first: Seq, parsed: &Parsed, whole: &bytes::Bytes, held: &mut Holds) {
+    let body = whole.slice(parsed.body.clone());
+    let mut at = 0;
+    let mut ids = parsed.holds.iter();
+    for (tag, count, end) in &parsed.segs {
+        for _ in 0..*count {
+            let (Some(id), Ok(next)) = (ids.next(), msgpack::skip(&body, at)) else { return };
+            let next = next.min(*end);
+            // A copy: the block it was read in is not kept for it.
+            let entry = bytes::Bytes::copy_from_slice(body.get(at..next).unwrap_or_default());
+            held.insert(
+                *id,
+                (first, HeldRecord { id: *id, tag: tag.clone(), entry, time_ms: parsed.time_ms }),
+            );
+            at = next;
+        }
+    }
+}

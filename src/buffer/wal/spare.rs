@@ -1,0 +1,142 @@
+//! Empty segments ready for use: zeros on disk, so that an append never waits for the file system to find blocks.
+//!
+//! Enters: freed segments, and the wish for one more. Leaves: files of the standard size. At most [`KEPT`] are kept. Zeros
+//! are written by a thread of their own. Can go wrong: no room; then there is none, and the log says that it is full.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::vfs::{File, Vfs};
+
+/// Spares kept. Two: while one is filled the next must be there.
+pub(super) const KEPT: usize = 2;
+const ZEROS: usize = 1 << 20;
+
+/// A file of the standard size that nobody uses.
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn File>,
+}
+
+#[derive(Default)]
+struct Stock {
+    ready: Vec<Spare>,
+    /// One is being made.
+    making: bool,
+}
+
+/// The stock.
+#[derive(Clone)]
+pub(super) struct Spares {
+    vfs: Arc<dyn Vfs>,
+    /// Bytes of each.
+    size: u64,
+    /// Bytes of the volume that stay free.
+    reserve: u64,
+    background: bool,
+    stock: Arc<Mutex<Stock>>,
+    number: Arc<AtomicU64>,
+}
+
+/// Whether the name is a spare's.
+pub(super) fn is_spare(name: &str) -> bool {
+    name.starts_with("spare-")
+}
+
+impl Spares {
+    pub(super) fn new(vfs: Arc<dyn Vfs>, size: u64, reserve: u64, background: bool) -> Spares {
+        let (stock, number) = (Arc::default(), Arc::new(AtomicU64::new(1)));
+        Spares { vfs, size, reserve, background, stock, number }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stock> {
+        // Whole whenever the lock is free.
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn take(&self) -> Option<Spare> {
+        self.lock().ready.pop()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    /// Keeps a file that is no longer used, if it is wanted; gives it another name or none. The caller syncs the
+    /// directory.
+    pub(super) fn keep(&self, name: &str, file: Arc<dyn File>, size: u64) -> io::Result<()> {
+        if size != self.size || self.count() >= KEPT {
+            return self.vfs.remove(name);
+        }
+        let spare = self.name();
+        self.vfs.rename(name, &spare)?;
+        self.lock().ready.push(Spare { name: spare, file });
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("spare-{}.wal", self.number.fetch_add(1, Relaxed))
+    }
+
+    /// Makes a file of `size` zeros, on disk. `StorageFull` when it would take of the reserve.
+    pub(super) fn make(&self, size: u64) -> io::Result<Spare> {
+        let (free, _) = self.vfs.space()?;
+        if free < size + self.reserve {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut name = self.name();
+        let file = loop {
+            match self.vfs.create(&name) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => name = self.name(),
+                other => break other?,
+            }
+        };
+        let fill = || {
+            let zeros = vec![0; ZEROS.min(usize::try_from(size).unwrap_or(ZEROS))];
+            let mut at = 0;
+            while at < size {
+                let n = (size - at).min(zeros.len() as u64);
+                let part = zeros.get(..usize::try_from(n).unwrap_or(0)).unwrap_or_default();
+                file.write_at(&[IoSlice::new(part)], at)?;
+                at += n;
+            }
+            file.sync()
+        };
+        if let Err(e) = fill() {
+            drop(self.vfs.remove(&name));
+            return Err(e);
+        }
+        Ok(Spare { name, file })
+    }
+
+    /// Has one made, unless there is one or there is no room.
+    pub(super) fn want(&self) {
+        {
+            let mut stock = self.lock();
+            if stock.making || !stock.ready.is_empty() {
+                return;
+            }
+            stock.making = true;
+        }
+        let me = self.clone();
+        let work = move || {
+            let made = me.make(me.size);
+            let mut stock = me.lock();
+            stock.making = false;
+            // Without one the next append makes its own, or finds out that there is no room.
+            stock.ready.extend(made.ok());
+        };
+        if !self.background {
+            return work();
+        }
+        let thread = std::thread::Builder::new().name("firelane-prealloc".into()).spawn(work);
+        if thread.is_err() {
+            self.lock().making = false;
+        }
+    }
+}
