@@ -155,7 +155,7 @@ fn a_dead_output_pauses_only_the_sources_that_route_to_it() {
     bad.set_nonblocking(true).unwrap();
     let line = message("bad", &"x".repeat(10_000));
     // Until the socket takes no more.
-    let full = eventually("the source of the dead output is paused", || {
+    eventually("the source of the dead output is paused", || {
         for _ in 0..1000 {
             if std::io::Write::write_all(&mut bad, &line).is_err() {
                 return Some(());
@@ -163,7 +163,6 @@ fn a_dead_output_pauses_only_the_sources_that_route_to_it() {
         }
         None
     });
-    assert_eq!(full, ());
     let mut good = router.unix();
     for i in 0..2000 {
         let id = i.to_string();
@@ -194,7 +193,7 @@ fn overflow_drops_the_newest_or_the_oldest_and_counts_them() {
             let logs = router.logs("dead.log", 1);
             (logs.len() > 20).then_some(logs)
         });
-        assert_eq!(logs[0].starts_with("0 "), true, "what the output had begun with stays: {overflow}");
+        assert!(logs[0].starts_with("0 "), "what the output had begun with stays: {overflow}");
         let ended = router.stop();
         let logs = ended.logs("dead.log");
         let dropped = ended.ledger.output("file.1", "dropped_overflow");
