@@ -81,13 +81,14 @@ const ORDER: [(&str, From); 4] =
 
 fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Arc<dyn Filter>> {
     let mut rules = Vec::new();
-    let mut given = false;
+    // Fluent Bit starts with a rule that it will not be able to apply, and dies of an unknown type alone.
+    let mut starts = false;
     for (key, from) in ORDER {
         for entry in s.all(key).filter(|e| !e.value.is_empty()) {
-            given = true;
             let words = value::words(&entry.value);
             // Another number of words has been reported by the check of the section.
             let [field, target, ty] = words.as_slice() else { continue };
+            starts |= To::from_word(ty).is_some();
             match rule(from, field, target, ty) {
                 Ok(rule) => rules.push(rule),
                 Err(e) => diags.strict(
@@ -98,10 +99,10 @@ fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<
             }
         }
     }
-    if !given {
+    if !starts {
         diags.error_hint(
             Some(s.pos()),
-            "[FILTER] type_converter has no rule",
+            "[FILTER] type_converter has no rule that can be used",
             "add one: str_key FROM TO int",
         );
         return None;
@@ -294,7 +295,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let none = findings("type_converter", &[], Level::Error);
-        assert!(none[0].contains("has no rule"), "{none:?}");
+        assert!(none[0].contains("has no rule that can be used"), "{none:?}");
+        assert_eq!(findings("type_converter", &["str_key a b integer"], Level::Error).len(), 1);
         let two = findings("type_converter", &["str_key a b"], Level::Error);
         assert_eq!(two.len(), 1);
         // Fluent Bit starts with a rule that it cannot apply.
