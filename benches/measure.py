@@ -12,7 +12,8 @@ Workloads (default: all):
   packed-*    chunks of 1,000 records over TCP, as a forwarder sends
   *-null      thrown away          *-file      JSON lines in a file
   firelens-*  messages; health checks left out, three ECS fields added        parse-*  the same, and the JSON in `log` parsed
-  spread      message-null over 1 to 500 connections, then with 1 to 5,000 tags that take turns
+  spread      messages and chunks, thrown away and into a file: 1 and 500 connections, 1 and 5,000 tags that take turns
+  acks        one sender that waits for the ack of each line, into a file: lines a second, beside what the disk syncs
 
 COMMAND defaults to target/release/firelane run -c {conf}; for example: -- fluent-bit -c {conf}. Needs nothing but Python.
 """
@@ -143,6 +144,31 @@ def send(address, cycle, connections, records):
     return share * connections * cycle.records_a_frame
 
 
+def send_and_wait(address, lines):
+    """One line at a time, each when the one before is acked, as docker's driver with fluentd-request-ack. Lines/s."""
+    rng = random.Random(1)
+    frames = [b"\x94" + text(b"web-firelens") + time_and_record(i, rng) + b"\x81" + text(b"chunk") + text(b"%016x" % i)
+              for i in range(lines)]
+    start = time.monotonic()
+    with connect(address) as s:
+        for frame in frames:
+            s.sendall(frame)
+            if not s.recv(256):
+                sys.exit("the router closed the connection")
+    return lines / (time.monotonic() - start)
+
+
+def syncs_a_second(folder, lines=1_000):
+    """Appended lines with fdatasync: the bound for one sender that waits."""
+    fd = os.open(os.path.join(folder, "sync"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    start = time.monotonic()
+    for _ in range(lines):
+        os.write(fd, b"x" * 300)
+        os.fdatasync(fd)
+    os.close(fd)
+    return lines / (time.monotonic() - start)
+
+
 def connect(address):
     s = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     try:
@@ -163,9 +189,12 @@ def peak_kib(pid):
 
 
 class Round:
-    """One fresh router: `cpu` seconds, `peak` KiB, `ready` seconds after exec, `sent` records."""
+    """One fresh router: `cpu` seconds, `peak` KiB, `ready` seconds after exec, `sent` records.
 
-    def __init__(self, command, workload, cycle=None, connections=1, records=0):
+    With `acked` lines one sender waits for each ack: `acks` and `syncs` are lines a second.
+    """
+
+    def __init__(self, command, workload, cycle=None, connections=1, records=0, acked=0):
         source, filters, output = WORKLOADS[workload]
         with tempfile.TemporaryDirectory(prefix="fl-measure-") as folder, socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -185,6 +214,8 @@ class Round:
                 try:
                     self.wait_ready(process, address, messages)
                     self.ready = time.monotonic() - start
+                    if acked:
+                        self.acks, self.syncs = send_and_wait(address, acked), syncs_a_second(folder)
                     self.sent = send(address, cycle, connections, records) if records else 0
                     self.wait_quiet(process)
                     self.peak = peak_kib(process.pid)
@@ -230,21 +261,27 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("workload", nargs="*", help="%s or spread" % ", ".join(WORKLOADS))
+    parser.add_argument("workload", nargs="*", help="%s, spread or acks" % ", ".join(WORKLOADS))
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     options, command = parser.parse_args(words[:cut]), words[cut + 1:]
     command = command or [os.path.join(TOP, "target", "release", "firelane"), "run", "-c", "{conf}"]
     points = []
-    for name in options.workload or [*WORKLOADS, "spread"]:
+    for name in options.workload or [*WORKLOADS, "spread", "acks"]:
         if name == "spread":
-            points += [("message-null", n, 1) for n in (1, 10, 100, 500)]
-            points += [("message-null", 1, n) for n in (100, 5_000)]
+            for kind in ("message-null", "packed-null", "message-file", "packed-file"):
+                points += [(kind, 1, 1), (kind, 500, 1), (kind, 1, 5_000)]
+        elif name == "acks":
+            rounds = [Round(command, "message-file", acked=3_000) for _ in range(options.rounds)]
+            print("acks: %.0f lines/s; the disk syncs %.0f appended lines/s" % (
+                statistics.median(r.acks for r in rounds), statistics.median(r.syncs for r in rounds)), flush=True)
         elif name in WORKLOADS:
             points.append((name, 1, 1))
         else:
             parser.error("no workload %s" % name)
     cycles = {}
+    if not points:
+        return
     print("%-14s %11s %6s %13s %9s %9s" % ("workload", "connections", "tags", "us per record", "peak MiB", "ready ms"))
     for name, connections, tags in points:
         key = (name.startswith("packed"), tags)

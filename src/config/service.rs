@@ -250,7 +250,6 @@ fn unknown(entry: &Entry, diags: &mut Diagnostics) {
 /// Values that Fluent Bit refuses because of another key.
 fn together(entries: &[Entry], diags: &mut Diagnostics) {
     let last = |key: &str| entries.iter().rev().find(|e| e.key == key);
-    let set = |key: &str| last(key).is_some_and(|e| !e.value.is_empty());
     let on = |key: &str| last(key).and_then(|e| value::boolean(&e.value)) == Some(true);
     let mut refuse = |key: &str, good: &dyn Fn(&str) -> bool, hint: &str| {
         if let Some(entry) = last(key)
@@ -263,10 +262,8 @@ fn together(entries: &[Entry], diags: &mut Diagnostics) {
     if on("http_server") {
         refuse("http_port", &|v| v.parse::<u16>().is_ok(), "use a port: HTTP_Port 2020");
     }
-    if set("storage.path") {
-        let modes = ["normal", "full"];
-        refuse("storage.sync", &|v| modes.contains(&v.to_ascii_lowercase().as_str()), "use normal or full");
-    }
+    let modes = ["normal", "full"];
+    refuse("storage.sync", &|v| modes.contains(&v.to_ascii_lowercase().as_str()), "use normal or full");
     refuse("coro_stack_size", &|v| value::int(v).is_none_or(|n| n >= MIN_STACK), "use at least 4096");
 }
 
@@ -392,7 +389,7 @@ mod tests {
     fn values_that_cannot_work_together_are_refused() {
         for keys in [
             &[("http_server", "on"), ("http_port", "abc")][..],
-            &[("storage.path", "/x"), ("storage.sync", "x")],
+            &[("storage.sync", "x")],
             &[("coro_stack_size", "1")],
             &[("telemetry", "x")],
             &[("log_level", "loud")],
@@ -401,7 +398,7 @@ mod tests {
             let (_, found) = read(keys, &[]);
             assert!(found.iter().any(|f| f.0 == Level::Error), "{keys:?}: {found:?}");
         }
-        let (_, found) = read(&[("http_port", "abc"), ("storage.sync", "x"), ("log_level", "Warning")], &[]);
+        let (_, found) = read(&[("http_port", "abc"), ("log_level", "Warning")], &[]);
         assert!(found.iter().all(|f| f.0 == Level::Warning), "{found:?}");
     }
 }

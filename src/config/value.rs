@@ -70,12 +70,12 @@ pub fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
 }
 
-/// Splits on spaces into words; `"double quotes"` keep spaces together and know `\"`.
+/// Splits on spaces (not on tabs) into words; `"double quotes"` keep spaces together and know `\"`.
 pub fn words(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut chars = text.chars().peekable();
     loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if_eq(&' ').is_some() {}
         let Some(first) = chars.peek().copied() else { return out };
         let mut word = String::new();
         if first == '"' {
@@ -91,7 +91,7 @@ pub fn words(text: &str) -> Vec<String> {
                 }
             }
         } else {
-            while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
+            while let Some(c) = chars.next_if(|c| *c != ' ') {
                 word.push(c);
             }
         }
@@ -118,5 +118,6 @@ mod tests {
     fn words_keep_quoted_text_together() {
         assert_eq!(words(r#"title "log \"router\"" x"#), ["title", "log \"router\"", "x"]);
         assert_eq!(words("  a   b "), ["a", "b"]);
+        assert_eq!(words("a b\tc"), ["a", "b\tc"]);
     }
 }

@@ -81,11 +81,14 @@ const ORDER: [(&str, From); 4] =
 
 fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Arc<dyn Filter>> {
     let mut rules = Vec::new();
+    // Fluent Bit starts with a rule that it will not be able to apply, and dies of an unknown type alone.
+    let mut starts = false;
     for (key, from) in ORDER {
         for entry in s.all(key).filter(|e| !e.value.is_empty()) {
             let words = value::words(&entry.value);
             // Another number of words has been reported by the check of the section.
             let [field, target, ty] = words.as_slice() else { continue };
+            starts |= To::from_word(ty).is_some();
             match rule(from, field, target, ty) {
                 Ok(rule) => rules.push(rule),
                 Err(e) => diags.strict(
@@ -96,7 +99,7 @@ fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<
             }
         }
     }
-    if rules.is_empty() {
+    if !starts {
         diags.error_hint(
             Some(s.pos()),
             "[FILTER] type_converter has no rule that can be used",
@@ -293,8 +296,11 @@ mod tests {
     fn what_is_wrong_is_said() {
         let none = findings("type_converter", &[], Level::Error);
         assert!(none[0].contains("has no rule that can be used"), "{none:?}");
+        assert_eq!(findings("type_converter", &["str_key a b integer"], Level::Error).len(), 1);
         let two = findings("type_converter", &["str_key a b"], Level::Error);
         assert_eq!(two.len(), 1);
+        // Fluent Bit starts with a rule that it cannot apply.
+        assert!(findings("type_converter", &["int_key a b hex"], Level::Error).is_empty());
         for (line, words) in [
             ("str_key a b integer", "str_key of [FILTER] type_converter: unknown type \"integer\""),
             ("int_key a b hex", "int_key of [FILTER] type_converter: it cannot make hex"),

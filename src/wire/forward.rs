@@ -137,6 +137,7 @@ impl Decoder {
     pub fn next(&mut self, buf: &[u8]) -> Result<Next, Fatal> {
         if self.walk.is_none()
             && let Some(frame) = message(buf)
+            && frame.end <= self.limit
         {
             return Ok(Next::Frame(frame));
         }
@@ -401,6 +402,9 @@ mod tests {
     #[test]
     fn other_protocols_and_oversized_frames_are_fatal() {
         assert_eq!(Decoder::new(100).next(b"GET / HTTP/1.1"), Err(Fatal::NotForward(b'G')));
+        let whole = b"\x93\xa1t\x01\x81\xa1a\xa1b";
+        assert!(matches!(Decoder::new(whole.len()).next(whole), Ok(Next::Frame(_))));
+        assert_eq!(Decoder::new(whole.len() - 1).next(whole), Err(Fatal::TooLarge));
         assert_eq!(Decoder::new(100).next(b"\x93\xa1t\xdb\x00\x00\x01\x00"), Err(Fatal::TooLarge));
         assert_eq!(Decoder::new(100).next(b"\xc0"), Ok(Next::Heartbeat { end: 1 }));
     }

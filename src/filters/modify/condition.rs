@@ -82,6 +82,8 @@ impl Condition {
         let field = |diags: &mut Diagnostics| match first.as_str() {
             // Findings about a missing word were made above.
             "" => Some(Accessor::key("")),
+            // Here, unlike in grep, brackets without the dollar sign are part of the key.
+            key if !key.starts_with('$') => Some(Accessor::key(key)),
             _ => rule::field(&first, entry, "modify", diags),
         };
         let test = match which / 2 {

@@ -121,6 +121,7 @@ fn every_condition_holds_when_fluent_bits_does() {
         ("key_exists a", true),
         ("Key_Exists 'k1'", true),
         ("key_exists $m['x']", true),
+        ("key_exists m['x']", false),
         ("key_exists m.x", false),
         ("key_exists $m.x", true),
         ("key_exists (", false),

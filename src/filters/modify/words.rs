@@ -1,4 +1,4 @@
-//! The words of a rule: separated by blanks, held together by single or double quotes.
+//! The words of a rule: separated by spaces (a tab is part of a word), held together by single or double quotes.
 
 /// Splits into words. Inside of quotes a `\` before a quote or a `\` is not part of the word; elsewhere quotes and
 /// backslashes are ordinary, so that patterns can be written as they are. `None` when a quote is not closed.
@@ -6,7 +6,7 @@ pub(super) fn split(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut chars = text.chars().peekable();
     loop {
-        while chars.next_if(char::is_ascii_whitespace).is_some() {}
+        while chars.next_if_eq(&' ').is_some() {}
         let Some(first) = chars.peek().copied() else { return Some(words) };
         let mut word = String::new();
         if let '"' | '\'' = first {
@@ -19,7 +19,7 @@ pub(super) fn split(text: &str) -> Option<Vec<String>> {
                 }
             }
         } else {
-            while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
+            while let Some(c) = chars.next_if(|c| *c != ' ') {
                 word.push(c);
             }
         }
@@ -39,6 +39,7 @@ mod tests {
             (r#"x "a\"b" 'it\'s' "\\d" '\d+'"#, vec!["x", "a\"b", "it's", "\\d", "\\d+"]),
             (r#"^k\d$ a"b c'd"#, vec!["^k\\d$", "a\"b", "c'd"]),
             (r#""" x"#, vec!["", "x"]),
+            ("x a\tb", vec!["x", "a\tb"]),
             ("", vec![]),
         ] {
             assert_eq!(split(text).unwrap(), want, "{text}");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::drive::{Drive, Rec, build, rec};
 use crate::filters::Verdict;
 use crate::text::Library;
-use crate::text::multiline::{How, MultilineParser, Rule, Spec};
+use crate::text::multiline::{BUILTIN_NAMES, How, MultilineParser, Rule, Spec};
 use crate::wire::msgpack;
 
 const JAVA: &[&str] = &["multiline.key_content log", "multiline.parser java", "Flush_Ms 600"];
@@ -84,6 +84,50 @@ fn a_python_traceback_comes_out_once() {
     d.lines(&["start"]).lines(&trace).lines(&["end"]).lines(&trace).release();
     let joined = trace.join("\n");
     assert_eq!(d.logs(), [(1, "start"), (1, &*joined), (1, "end"), (1, &*joined)]);
+}
+
+#[test]
+fn every_built_in_name_has_a_parser() {
+    for name in BUILTIN_NAMES {
+        assert!(Library::default().find_multiline(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn dockers_json_lines_are_joined_up_to_the_line_end_each_stream_for_itself() {
+    let mut d = Drive::of(&["multiline.parser docker"]);
+    let line = |log: &str, stream: &str, at: u32| {
+        format!(r#"{{"log":"{log}","stream":"{stream}","time":"2021-02-01T16:45:0{at}.5Z"}}"#)
+    };
+    let lines = [
+        line("one\\n", "stdout", 1),
+        line("two ", "stdout", 2),
+        line("err", "stderr", 3),
+        line("three\\n", "stdout", 4),
+        line("or\\n", "stderr", 5),
+        "no such line".to_owned(),
+    ];
+    d.lines(&lines.each_ref().map(String::as_str)).release();
+    let first = 1_612_197_901;
+    assert_eq!(
+        d.logs(),
+        [(first, "one\n"), (first + 1, "two three\n"), (first + 2, "error\n"), (6, "no such line")]
+    );
+}
+
+#[test]
+fn pieces_of_a_container_runtimes_line_keep_their_blanks() {
+    let mut d = Drive::of(&["multiline.parser cri"]);
+    let at = "2019-05-07T18:57:50.904275087+00:00";
+    let lines = [
+        format!("{at} stdout P some "),
+        format!("{at} stderr F whole\t"),
+        format!("{at} stdout P long  "),
+        format!("{at} stdout F line"),
+    ];
+    d.lines(&lines.each_ref().map(String::as_str)).release();
+    let time = 1_557_255_470;
+    assert_eq!(d.logs(), [(time, "whole\t"), (time, "some long  line")]);
 }
 
 #[test]

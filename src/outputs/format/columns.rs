@@ -28,8 +28,16 @@ fn fields<'a>(buf: &'a [u8], record: usize, mut each: impl FnMut(&'a [u8], &'a [
     pos
 }
 
+/// Whether the record at `record` has no field. Such a record has no columns, and so no line.
+fn is_empty(buf: &[u8], record: usize) -> bool {
+    matches!(msgpack::read(buf, record), Some((Value::Map { count: 0, .. }, _)))
+}
+
 impl Separators {
     pub(super) fn csv(&self, out: &mut Vec<u8>, time: Time, buf: &[u8], record: usize) -> usize {
+        if is_empty(buf, record) {
+            return fields(buf, record, |_, _| {});
+        }
         date::seconds(out, time);
         let end = fields(buf, record, |_, value| {
             out.push(self.field);
@@ -40,6 +48,9 @@ impl Separators {
     }
 
     pub(super) fn names(&self, out: &mut Vec<u8>, buf: &[u8], record: usize) {
+        if is_empty(buf, record) {
+            return;
+        }
         out.extend_from_slice(b"timestamp");
         fields(buf, record, |key, _| {
             out.push(self.field);
@@ -49,6 +60,9 @@ impl Separators {
     }
 
     pub(super) fn ltsv(&self, out: &mut Vec<u8>, time: Time, buf: &[u8], record: usize) -> usize {
+        if is_empty(buf, record) {
+            return fields(buf, record, |_, _| {});
+        }
         out.extend_from_slice(b"\"time\"");
         out.push(self.label);
         date::microseconds(out, time);
@@ -75,12 +89,17 @@ enum Part {
 pub(in crate::outputs) struct Template(Vec<Part>);
 
 impl Template {
-    /// Takes the text apart; an opening brace that is never closed is text.
+    /// Takes the text apart. An opening brace that is never closed, or that another one follows before it is, is text:
+    /// a line of JSON may have placeholders.
     pub(in crate::outputs) fn new(text: &str) -> Template {
         let mut parts = Vec::new();
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((key, next)) = after.split_once('}') else { break };
+        while let Some((before, next)) = rest.split_once('}') {
+            let Some((before, key)) = before.rsplit_once('{') else {
+                parts.push(Part::Literal(format!("{before}}}").into()));
+                rest = next;
+                continue;
+            };
             if !before.is_empty() {
                 parts.push(Part::Literal(before.into()));
             }

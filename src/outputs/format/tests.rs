@@ -156,10 +156,23 @@ fn csv_and_ltsv_print_values_between_separators() {
 }
 
 #[test]
+fn a_record_without_fields_has_no_line_in_csv_and_ltsv() {
+    let separators = Separators { field: b',', label: b':', column_names: true };
+    let empty = entry_of(Time::new(1, 0), &[]);
+    assert_eq!(
+        written(Shape::Csv(separators.clone()), &[empty.clone(), sample().remove(1)]),
+        "1760000001.000000007,\"q\",1.500000\n"
+    );
+    assert_eq!(written(Shape::Ltsv(separators.clone()), std::slice::from_ref(&empty)), "");
+    assert_eq!(Formatter::new(Shape::Csv(separators), true).header(&empty, 0), b"");
+}
+
+#[test]
 fn a_template_leaves_unknown_keys_and_open_braces() {
     let template = |t: &str| written(Shape::Template(Template::new(t)), &sample()[1..]);
     assert_eq!(template("{time} [{a}] {nope} {d} {open"), "1760000001.000000 [q] {nope} 1.500000 {open\n");
     assert_eq!(template(""), "\n");
+    assert_eq!(template("{\"t\":{time},\"a\":\"{a}\"}}"), "{\"t\":1760000001.000000,\"a\":\"q\"}}\n");
 }
 
 #[test]

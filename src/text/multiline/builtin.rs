@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::spec::{How, MultilineParser, Rule, Spec};
+use super::spec::{How, LineParser, MultilineParser, Rule, Spec};
+use crate::text::{Parser, ParserSpec, TimeFormat};
 
 /// Their names.
 pub const BUILTIN_NAMES: &[&str] = &["java", "python", "go", "ruby", "docker", "cri"];
@@ -56,6 +57,20 @@ fn rules(rows: &[Row]) -> How {
     How::Rules(rows.iter().map(|(from, pattern, to)| Rule::new(from, pattern, to)).collect())
 }
 
+/// What docker's json-file driver writes: `{"log":"text\n","stream":"stdout","time":"..."}`; a line that was cut has no
+/// line end.
+fn json_file() -> Option<Arc<dyn LineParser>> {
+    let parser = Parser::new(ParserSpec {
+        name: "docker".into(),
+        format: "json".into(),
+        time_format: TimeFormat::new("%Y-%m-%dT%H:%M:%S.%L").ok(),
+        time_keep: true,
+        time_strict: false,
+        ..ParserSpec::default()
+    });
+    Some(Arc::new(parser.ok()?))
+}
+
 /// The built-in parser of this name.
 pub fn builtin(name: &str) -> Option<MultilineParser> {
     let spec = match name {
@@ -63,6 +78,12 @@ pub fn builtin(name: &str) -> Option<MultilineParser> {
         "python" => Spec::new(name, rules(PYTHON)),
         "go" => Spec::new(name, rules(GO)),
         "ruby" => Spec::new(name, rules(RUBY)),
+        "docker" => Spec {
+            parser: json_file(),
+            key_content: Some("log".into()),
+            key_group: Some("stream".into()),
+            ..Spec::new(name, How::EndsWith { text: "\n".into(), negate: false })
+        },
         "cri" => Spec {
             parser: Some(Arc::new(super::container::Cri)),
             key_content: Some("log".into()),

@@ -13,13 +13,11 @@ impl LineParser for Cri {
     fn parse(&self, line: &[u8], fields: &mut Fields, _: Time) -> Option<Option<Time>> {
         let mut parts = line.splitn(4, |b| *b == b' ');
         let (time, stream, piece) = (parts.next()?, parts.next()?, parts.next()?);
-        let text = parts.next()?;
+        let text = parts.next()?.split(|b| *b == b'\n').next()?;
         if time.is_empty() || !matches!(stream, b"stdout" | b"stderr") || !matches!(piece, b"P" | b"F") {
             return None;
         }
-        for (key, value) in
-            [(&b"time"[..], time), (b"stream", stream), (b"_p", piece), (b"log", text.trim_ascii_end())]
-        {
+        for (key, value) in [(&b"time"[..], time), (b"stream", stream), (b"_p", piece), (b"log", text)] {
             fields.push_str(key, value);
         }
         Some(rfc3339(time))

@@ -20,6 +20,14 @@ pub(super) enum Value<'t> {
 }
 
 impl<'t> Value<'t> {
+    /// The text as it stands in the line.
+    pub(super) fn raw(self) -> &'t [u8] {
+        match self {
+            Value::Bare | Value::Missing => &[],
+            Value::Plain(text) | Value::Escaped(text) => text,
+        }
+    }
+
     /// The text; escapes are resolved in `spare`.
     pub(super) fn text<'s>(self, spare: &'s mut Vec<u8>) -> &'s [u8]
     where

@@ -2,7 +2,7 @@
 //!
 //! Enters: a [`ParserSpec`] at start, texts at run time. Leaves: [`Fields`], and the time when the text has one. Can go
 //! wrong: the specification (refused), or the text does not fit (`None`). What a parser does is what Fluent Bit 5.1.1's
-//! does; a numeric time is taken where the format is `%s`.
+//! does.
 
 mod decode;
 mod logfmt;
@@ -115,12 +115,10 @@ impl TimeRule {
         self.format.read(text, &self.zone, now, self.strict)
     }
 
-    /// As [`TimeRule::read`] for an encoded value: a number counts where the format is an epoch.
+    /// As [`TimeRule::read`] for an encoded value. Only text is a time: a number stays a field, whatever the format.
     fn read_value(&self, value: &[u8], now: Time) -> Option<Time> {
         match msgpack::value(value)? {
             msgpack::Value::Str(text) => self.read(text, now),
-            msgpack::Value::UInt(sec) => self.format.number(Time::new(i64::try_from(sec).ok()?, 0)),
-            msgpack::Value::Float(seconds) => self.format.number(Time::from_f64(seconds)?),
             _ => None,
         }
     }
@@ -237,12 +235,13 @@ impl Parser {
             if value == logfmt::Value::Bare && !bare_keys {
                 return None;
             }
-            let text = value.text(&mut spare);
+            // With Types, Fluent Bit gives every value as it stands in the line.
+            let text = if self.types.is_empty() { value.text(&mut spare) } else { value.raw() };
             if !none && self.takes_time(key, text, now, &mut time)? {
                 continue;
             }
             match self.type_of(key) {
-                None if none => out.push(key, |out| msgpack::write_bool(out, true)),
+                None if none && self.types.is_empty() => out.push(key, |out| msgpack::write_bool(out, true)),
                 ty => push(out, key, ty, text),
             }
         }

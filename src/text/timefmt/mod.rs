@@ -114,11 +114,6 @@ impl TimeFormat {
         Ok(TimeFormat { items })
     }
 
-    /// A time given as a number, which a format of seconds since 1970 takes in the place of a text.
-    pub fn number(&self, time: Time) -> Option<Time> {
-        (self.items.first() == Some(&Item::Epoch) && (0..=LAST).contains(&time.sec)).then_some(time)
-    }
-
     /// The time that `text` says. `zone` counts where the text has none; `now` gives what the format leaves out. With
     /// `strict` the text must fit; else what came before the first misfit counts, if there is anything.
     pub fn read(&self, text: &[u8], zone: &Zone, now: Time, strict: bool) -> Option<Time> {

@@ -82,6 +82,15 @@ fn last_word(buf: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Stores a whole array at `filled` and counts `len` bytes of it. There must be room for the array.
+#[inline]
+fn store<const N: usize>(block: &mut [u8; BLOCK], filled: &mut usize, bytes: [u8; N], len: usize) {
+    if let Some(to) = block.get_mut(*filled..).and_then(|b| b.first_chunk_mut::<N>()) {
+        *to = bytes;
+        *filled += len;
+    }
+}
+
 impl<'o> Block<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, escape_unicode: bool) -> Self {
         Block { out, bytes: [0; BLOCK], len: 0, escape_unicode }
@@ -104,10 +113,7 @@ impl<'o> Block<'o> {
     /// Stores a whole array and counts `len` bytes of it. There must be room for the array.
     #[inline]
     fn store<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
-        if let Some(to) = self.bytes.get_mut(self.len..).and_then(|b| b.first_chunk_mut::<N>()) {
-            *to = bytes;
-            self.len += len;
-        }
+        store(&mut self.bytes, &mut self.len, bytes, len);
     }
 
     /// Appends bytes as they are.
@@ -127,9 +133,9 @@ impl<'o> Block<'o> {
     /// Appends `buf[start..end]` as a JSON string with quotes. `buf` may go on after `end`: it is read in whole runs.
     #[inline]
     pub(super) fn string(&mut self, buf: &[u8], start: usize, end: usize) {
-        let mut at = start;
         self.room(GROWN);
         self.store([b'"'], 1);
+        let mut at = start;
         while at < end {
             self.room(GROWN);
             // Twice a run, so that a whole store may begin at each of its bytes.
@@ -142,7 +148,8 @@ impl<'o> Block<'o> {
     }
 
     /// Escapes the first run of a window, which lies at `at`, or as far as `end`, or up to what is not ASCII. Where the
-    /// bytes to escape are is found once for the whole run: the stores do not wait for one another.
+    /// bytes to escape are is found once for the whole run: the stores do not wait for one another. (The length is kept
+    /// apart meanwhile: in the block, each store would have to wait for the one before to reach memory.)
     #[inline]
     fn run(&mut self, window: &[u8; 2 * RUN], buf: &[u8], at: usize, end: usize) -> usize {
         let limit = RUN.min(end - at);
@@ -152,19 +159,22 @@ impl<'o> Block<'o> {
         let run = whole(0);
         let mut left = mask(&run) & (u32::MAX >> (RUN - limit));
         let mut from = 0;
+        let mut filled = self.len;
         while left != 0 {
             let special = left.trailing_zeros() as usize;
-            self.store(whole(from), special - from);
+            store(&mut self.bytes, &mut filled, whole(from), special - from);
             let escape = ESCAPES[usize::from(window[special & (2 * RUN - 1)])];
             let len = usize::from(escape[7]);
             if len == 0 {
+                self.len = filled;
                 return self.beyond_ascii(buf, at + special, end);
             }
-            self.store(escape, len);
+            store(&mut self.bytes, &mut filled, escape, len);
             from = special + 1;
             left &= left - 1;
         }
-        self.store(whole(from), limit - from);
+        store(&mut self.bytes, &mut filled, whole(from), limit - from);
+        self.len = filled;
         at + limit
     }
 
