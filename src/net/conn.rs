@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -66,9 +66,9 @@ impl Conn {
     /// The socket's.
     pub fn try_read(&mut self, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
         match &mut self.stream {
-            Stream::Tcp(s) => s.try_read_buf(&mut buf.limit(most)),
-            Stream::Unix(s) => s.try_read_buf(&mut buf.limit(most)),
-            Stream::Tls(s) => try_read_tls(s, buf, most),
+            Stream::Tcp(s) => try_read(s, buf, most),
+            Stream::Unix(s) => try_read(s, buf, most),
+            Stream::Tls(s) => try_read(s.as_mut(), buf, most),
         }
     }
 
@@ -128,7 +128,9 @@ impl Conn {
     }
 }
 
-fn try_read_tls(stream: &mut TlsStream<TcpStream>, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
+/// Not the stream's own `try_read_buf`: that one believes that there is more after a short read, so that every read
+/// would be followed by one that finds nothing.
+fn try_read<S: AsyncRead + Unpin>(stream: &mut S, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
     // The waker is idle: `readable` is what waits, on the socket itself.
     let mut cx = Context::from_waker(std::task::Waker::noop());
     match pin!(stream.read_buf(&mut buf.limit(most))).poll(&mut cx) {

@@ -249,13 +249,23 @@ impl Connection {
         self.conn.shutdown_read()
     }
 
-    /// Gives back what the budget lent for a read when nothing is buffered.
+    /// Gives back what the budget lent for a read and is not needed for what is buffered.
     fn give_back(&mut self) {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
             self.need = 1;
             self.oversize = None;
             self.charge.shrink_to(0);
+            return;
+        }
+        if self.buf.len() <= SMALL && self.need <= READ {
+            // The beginning of a small frame: 500 clients that are each within a line must not hold a read's worth of
+            // memory each.
+            self.buf = BytesMut::from(self.buf.as_ref());
+        }
+        self.charge.shrink_to(self.buf.capacity() as u64);
+        if self.charge.bytes() <= READ as u64 {
+            self.oversize = None;
         }
     }
 
@@ -302,20 +312,7 @@ impl Connection {
             self.need = 1;
         }
         // The read's memory is given back before the wait for an output: it is the records that wait, once.
-        if self.buf.is_empty() {
-            self.oversize = None;
-            self.give_back();
-        } else {
-            if self.buf.len() <= SMALL && self.need <= READ {
-                // The beginning of a small frame: 500 clients that are each within a line must not hold a read's
-                // worth of memory each.
-                self.buf = BytesMut::from(self.buf.as_ref());
-            }
-            self.charge.shrink_to(self.buf.capacity() as u64);
-            if self.charge.bytes() <= READ as u64 {
-                self.oversize = None;
-            }
-        }
+        self.give_back();
         self.flush(&mut acks).await?;
         fatal.map_or(Ok(()), |f| Err(End::Fatal(f)))
     }
