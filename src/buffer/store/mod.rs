@@ -259,16 +259,11 @@ impl Store {
     /// the records up.
     pub async fn submit(&self, mut submission: Submission) {
         let shared = &*self.shared;
-        self.overflow(&mut submission);
-        for at in 0..submission.frames.len() {
-            let Some(frame) = submission.frames.get(at) else { break };
-            let bytes = frame.bytes();
-            for output in frame.owed() {
-                if let Some(outlet) = shared.outlets.get(*output) {
-                    outlet.admit(bytes, shared).await;
-                }
-            }
+        for frame in &mut submission.frames {
+            self.admit(frame).await;
         }
+        // Every output dropped those, as it is told to: the sender need not send them again.
+        submission.frames.retain(|f| !matches!(&f.content, Content::Records { owed, .. } if owed.is_empty()));
         let bytes = submission.bytes();
         loop {
             let room = shared.room.notified();
@@ -295,26 +290,25 @@ impl Store {
         }
     }
 
-    /// Takes outputs whose share is full, and that drop new records then, out of the frames.
-    fn overflow(&self, submission: &mut Submission) {
-        for frame in &mut submission.frames {
-            let bytes = frame.bytes();
-            let Content::Records { chunk, owed, delivered } = &mut frame.content else { continue };
-            owed.retain(|output| {
-                let outlet = self.shared.outlets.get(*output).filter(|o| o.drops_newest(bytes));
-                if let Some(outlet) = outlet {
-                    outlet.dropped(DropReason::Overflow, chunk.count);
-                }
-                outlet.is_none()
-            });
-            if owed.is_empty() {
-                // Every output dropped it, as it is told to: the sender need not send it again.
-                for ack in [frame.durable.take(), delivered.take()].into_iter().flatten() {
-                    ack.done();
-                }
+    /// Takes room of each owed output's share. Outputs that drop these records instead no longer owe them.
+    async fn admit(&self, frame: &mut Frame) {
+        let bytes = frame.bytes();
+        let Content::Records { chunk, owed, delivered } = &mut frame.content else { return };
+        let mut still = SmallVec::new();
+        for output in std::mem::take(owed) {
+            let Some(outlet) = self.shared.outlets.get(output) else { continue };
+            if outlet.admit(bytes, &self.shared).await {
+                still.push(output);
+            } else {
+                outlet.dropped(DropReason::Overflow, chunk.count);
             }
         }
-        submission.frames.retain(|f| !matches!(&f.content, Content::Records { owed, .. } if owed.is_empty()));
+        *owed = still;
+        if owed.is_empty() {
+            for ack in [frame.durable.take(), delivered.take()].into_iter().flatten() {
+                ack.done();
+            }
+        }
     }
 
     /// Nobody commits any more.

@@ -18,6 +18,9 @@ use crate::observe::counters::{self, Drop as DropReason};
 use crate::record::{Ack, Chunk};
 use crate::rt::{Keeper, Sender};
 
+/// How often a source that waits for something to drop looks again.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
 pub(super) struct Outlet {
     pub(super) id: OwnerId,
     /// Bytes of the log that this output may owe.
@@ -51,6 +54,22 @@ struct State {
     settled: Vec<Seq>,
     /// The store commits no more.
     ended: bool,
+}
+
+/// Counted among the sources that wait for a share, so that the commit thread hurries.
+struct Waiting<'s>(&'s Shared);
+
+impl<'s> Waiting<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        shared.waiting.fetch_add(1, SeqCst);
+        Waiting(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
 }
 
 /// What became of an output since the log was last told.
@@ -115,18 +134,16 @@ impl Outlet {
         owed > 0 && owed + bytes > self.limit
     }
 
-    /// Whether records of this size are to be dropped because the share is full.
-    pub(super) fn drops_newest(&self, bytes: u64) -> bool {
-        self.overflow == Overflow::DropNewest && self.is_full(bytes)
-    }
-
-    /// Waits until the share has room, or makes some, and takes it.
-    pub(super) async fn admit(&self, bytes: u64, shared: &Shared) {
+    /// Takes room of the share: waits for it, or makes some, as `overflow` says. False: the records are to be dropped.
+    pub(super) async fn admit(&self, bytes: u64, shared: &Shared) -> bool {
         if !self.is_full(bytes) {
             self.coming.fetch_add(bytes, SeqCst);
-            return;
+            return true;
         }
-        shared.waiting.fetch_add(1, SeqCst);
+        if self.overflow == Overflow::DropNewest {
+            return false;
+        }
+        let _waiting = Waiting::new(shared);
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -134,20 +151,29 @@ impl Outlet {
             if !self.is_full(bytes) || self.lock().ended {
                 break;
             }
-            if self.overflow == Overflow::DropOldest {
-                self.drop_oldest(bytes);
+            // What the output has begun with cannot be taken from it: then there is nothing older to drop.
+            if self.overflow == Overflow::DropOldest && !self.drop_oldest(bytes) {
+                return false;
             }
             shared.news();
-            room.await;
+            match self.overflow {
+                // What can be dropped may come into the queue from the disk, of which nobody tells.
+                Overflow::DropOldest => drop(tokio::time::timeout(LOOK, room).await),
+                _ => room.await,
+            }
         }
-        shared.waiting.fetch_sub(1, SeqCst);
         self.coming.fetch_add(bytes, SeqCst);
         self.room.notify_one();
+        true
     }
 
-    /// Drops the oldest deliveries that the output has not begun with, about as many bytes.
-    fn drop_oldest(&self, bytes: u64) {
-        let queue = self.lock().queue.clone();
+    /// Drops the oldest deliveries that the output has not begun with, about as many bytes. Says whether there are any,
+    /// or will be.
+    fn drop_oldest(&self, bytes: u64) -> bool {
+        let (queue, behind) = {
+            let state = self.lock();
+            (state.queue.clone(), state.behind.is_some())
+        };
         let mut freed = 0;
         while freed < bytes
             && let Some(delivery) = queue.as_ref().and_then(Sender::take_oldest)
@@ -155,6 +181,7 @@ impl Outlet {
             freed += delivery.chunk.bytes.len() as u64;
             delivery.dropped(DropReason::Overflow);
         }
+        freed > 0 || behind
     }
 
     /// What the log says is owed now.
