@@ -24,7 +24,7 @@ const NAP: Duration = Duration::from_millis(100);
 /// How long records of the log wait for a sync to share.
 const SYNC: Duration = Duration::from_millis(50);
 /// Bytes written and not synced that do not wait.
-const UNSYNCED: usize = 2 << 20;
+const UNSYNCED: usize = 4 << 20;
 
 /// Where batches go. Called on a thread that may block.
 pub(super) trait Sink: Send + 'static {

@@ -30,7 +30,7 @@ struct Stored {
 }
 
 /// Records that are on disk take only so much of their output's share in memory: as much as keeps it busy.
-const STORED_SHARE: u64 = 4 << 20;
+const STORED_SHARE: u64 = 8 << 20;
 
 struct State {
     waiting: VecDeque<Delivery>,
