@@ -8,7 +8,7 @@ use super::value;
 
 const LATER: &str = "accepted; no effect yet";
 const SERVER: &str = "accepted; used by inputs that listen";
-const CLIENT_TLS: &str = "accepted; no output of firelane uses TLS yet";
+const CLIENT: &str = "accepted; used by outputs that connect";
 const THREADS: &str = "accepted; inputs share the data threads";
 const LEVEL: &str = "accepted; the level of [SERVICE] counts for all";
 const BY_PATTERN: &str = "as match, by a pattern anchored at the tag's start; either is enough";
@@ -91,43 +91,43 @@ pub const CORE_OUTPUT: &[Key] = &[
     ),
     Key::new("workers", Type::Int, "accepted; every output is a task of its own"),
     Key::new("storage.total_limit_size", Type::Str, LATER),
-    Key::new("host", Type::Str, LATER),
-    Key::new("port", Type::Int, LATER),
+    Key::new("host", Type::Str, CLIENT),
+    Key::new("port", Type::Int, CLIENT),
     Key::new("ipv6", Type::Bool, LATER),
     Key::new("net.dns.mode", Type::Str, LATER),
     Key::new("net.dns.resolver", Type::Str, LATER),
     Key::new("net.dns.prefer_ipv4", Type::Bool, LATER),
     Key::new("net.dns.prefer_ipv6", Type::Bool, LATER),
-    Key::new("net.keepalive", Type::Bool, LATER),
-    Key::new("net.keepalive_idle_timeout", Type::Time, LATER),
-    Key::new("net.keepalive_max_recycle", Type::Int, LATER),
-    Key::new("net.tcp_keepalive", Type::Bool, LATER),
-    Key::new("net.tcp_keepalive_time", Type::Int, LATER),
-    Key::new("net.tcp_keepalive_interval", Type::Int, LATER),
-    Key::new("net.tcp_keepalive_probes", Type::Int, LATER),
-    Key::new("net.io_timeout", Type::Time, LATER),
-    Key::new("net.connect_timeout", Type::Time, LATER),
+    Key::new("net.keepalive", Type::Bool, CLIENT),
+    Key::new("net.keepalive_idle_timeout", Type::Time, CLIENT),
+    Key::new("net.keepalive_max_recycle", Type::Int, CLIENT),
+    Key::new("net.tcp_keepalive", Type::Bool, CLIENT),
+    Key::new("net.tcp_keepalive_time", Type::Int, CLIENT),
+    Key::new("net.tcp_keepalive_interval", Type::Int, CLIENT),
+    Key::new("net.tcp_keepalive_probes", Type::Int, CLIENT),
+    Key::new("net.io_timeout", Type::Time, CLIENT),
+    Key::new("net.connect_timeout", Type::Time, CLIENT),
     Key::new("net.connect_timeout_log_error", Type::Bool, LATER),
-    Key::new("net.source_address", Type::Str, LATER),
+    Key::new("net.source_address", Type::Str, CLIENT),
     Key::new("net.max_worker_connections", Type::Int, LATER),
     Key::new("net.proxy_env_ignore", Type::Bool, LATER),
-    Key::new("tls", Type::Bool, CLIENT_TLS),
-    Key::new("tls.verify", Type::Bool, CLIENT_TLS),
-    Key::new("tls.verify_hostname", Type::Bool, CLIENT_TLS),
-    Key::new("tls.debug", Type::Int, CLIENT_TLS),
-    Key::new("tls.ca_file", Type::Str, CLIENT_TLS),
-    Key::new("tls.ca_path", Type::Str, CLIENT_TLS),
-    Key::new("tls.crt_file", Type::Str, CLIENT_TLS),
-    Key::new("tls.key_file", Type::Str, CLIENT_TLS),
-    Key::new("tls.key_passwd", Type::Str, CLIENT_TLS),
-    Key::new("tls.vhost", Type::Str, CLIENT_TLS),
-    Key::new("tls.min_version", Type::Str, CLIENT_TLS),
-    Key::new("tls.max_version", Type::Str, CLIENT_TLS),
-    Key::new("tls.ciphers", Type::Str, CLIENT_TLS),
-    Key::new("tls.proxy.verify", Type::Bool, CLIENT_TLS),
-    Key::new("tls.proxy.verify_hostname", Type::Bool, CLIENT_TLS),
-    Key::new("tls.proxy.ca_file", Type::Str, CLIENT_TLS),
-    Key::new("tls.proxy.ca_path", Type::Str, CLIENT_TLS),
+    Key::new("tls", Type::Bool, CLIENT),
+    Key::new("tls.verify", Type::Bool, CLIENT),
+    Key::new("tls.verify_hostname", Type::Bool, CLIENT),
+    Key::new("tls.debug", Type::Int, LATER),
+    Key::new("tls.ca_file", Type::Str, CLIENT),
+    Key::new("tls.ca_path", Type::Str, CLIENT),
+    Key::new("tls.crt_file", Type::Str, CLIENT),
+    Key::new("tls.key_file", Type::Str, CLIENT),
+    Key::new("tls.key_passwd", Type::Str, LATER),
+    Key::new("tls.vhost", Type::Str, CLIENT),
+    Key::new("tls.min_version", Type::Str, CLIENT),
+    Key::new("tls.max_version", Type::Str, CLIENT),
+    Key::new("tls.ciphers", Type::Str, LATER),
+    Key::new("tls.proxy.verify", Type::Bool, LATER),
+    Key::new("tls.proxy.verify_hostname", Type::Bool, LATER),
+    Key::new("tls.proxy.ca_file", Type::Str, LATER),
+    Key::new("tls.proxy.ca_path", Type::Str, LATER),
     Key::new("oauth2.", Type::Str, LATER).prefix(),
     Key::new("active", Type::Str, CONDITION),
     Key::new("condition", Type::Str, CONDITION),
@@ -146,6 +146,43 @@ pub const TLS_INPUT: &[Key] = &[
     Key::new("tls.key_file", Type::Str, "its key, PEM"),
     Key::new("tls.ca_file", Type::Str, "who signs clients' certificates, PEM"),
     Key::new("tls.verify_client_cert", Type::Bool, "ask clients for a certificate").default("off"),
+    Key::new("tls.min_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.2"),
+    Key::new("tls.max_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.3"),
+];
+
+/// Keys of outputs that connect to a peer.
+pub const NET_OUTPUT: &[Key] = &[
+    Key::new("host", Type::Str, "address or name of the peer").default("127.0.0.1"),
+    Key::new("net.connect_timeout", Type::Time, "how long connecting may take, TLS included").default("10"),
+    Key::new(
+        "net.io_timeout",
+        Type::Time,
+        "how long a write may stand still, and an answer take; 0: for ever",
+    )
+    .default("0"),
+    Key::new("net.keepalive", Type::Bool, "keep the connection when nothing is in flight").default("on"),
+    Key::new("net.keepalive_idle_timeout", Type::Time, "close it after this idle time").default("30"),
+    Key::new("net.keepalive_max_recycle", Type::Int, "connect anew after so many messages; 0: never")
+        .default("2000"),
+    Key::new("net.tcp_keepalive", Type::Bool, "let the kernel probe an idle connection").default("off"),
+    Key::new("net.tcp_keepalive_time", Type::Int, "idle seconds before the first probe; -1: the kernel's")
+        .default("-1"),
+    Key::new("net.tcp_keepalive_interval", Type::Int, "seconds between probes; -1: the kernel's")
+        .default("-1"),
+    Key::new("net.tcp_keepalive_probes", Type::Int, "probes without answer; -1: the kernel's").default("-1"),
+    Key::new("net.source_address", Type::Str, "our own address"),
+];
+
+/// TLS keys of outputs. A plugin without them refuses `tls on`.
+pub const TLS_OUTPUT: &[Key] = &[
+    Key::new("tls", Type::Bool, "TLS to the peer").default("off"),
+    Key::new("tls.verify", Type::Bool, "the peer's certificate must be of a trusted authority").default("on"),
+    Key::new("tls.verify_hostname", Type::Bool, "and must be for the peer's name").default("off"),
+    Key::new("tls.ca_file", Type::Str, "trusted authorities, PEM; the system's when not set"),
+    Key::new("tls.ca_path", Type::Str, "a directory of such files"),
+    Key::new("tls.crt_file", Type::Str, "our own certificate chain, PEM"),
+    Key::new("tls.key_file", Type::Str, "its key, PEM, without a passphrase"),
+    Key::new("tls.vhost", Type::Str, "name to ask for and to verify, instead of host"),
     Key::new("tls.min_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.2"),
     Key::new("tls.max_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.3"),
 ];

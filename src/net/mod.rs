@@ -1,14 +1,18 @@
-//! Listeners and connections: TCP, unix sockets, TLS.
+//! Listeners and connections, theirs and ours: TCP, unix sockets, TLS.
 //!
 //! Enters: an address. Leaves: connections that can be waited on without holding a buffer. Can go wrong: the address
 //! is taken, the path too long, a certificate unreadable; every message says what to do.
 
+mod client;
+mod client_tls;
 mod conn;
 mod listener;
 #[cfg(test)]
 pub(crate) mod test_certs;
 mod tls;
 
+pub use client::{ClientConn, Dialer, Did, Target, TcpKeepalive};
+pub use client_tls::{ClientTls, ClientTlsFiles};
 pub use conn::Conn;
 pub use listener::Listener;
 pub use tls::{ServerTls, TlsFiles};

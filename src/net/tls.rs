@@ -47,7 +47,7 @@ impl ServerTls {
         let key_der = private_key(key)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&versions(files)?)
+            .with_protocol_versions(&versions(files.min_version, files.max_version)?)
             .map_err(|e| format!("TLS versions: {e}"))?;
         let builder = if files.verify_client {
             let ca = files.ca.ok_or("tls.verify_client_cert on needs tls.ca_file")?;
@@ -73,7 +73,7 @@ impl ServerTls {
     }
 }
 
-fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
     let pem = fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|e| match e {
         rustls::pki_types::pem::Error::NoItemsFound => {
@@ -83,7 +83,7 @@ fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     // Read first: a missing file should say so, not "no certificate".
     let pem = fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
     let list: Vec<_> = CertificateDer::pem_slice_iter(&pem)
@@ -92,14 +92,17 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     if list.is_empty() { Err(format!("no certificate in {path}")) } else { Ok(list) }
 }
 
-fn versions(files: &TlsFiles<'_>) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
-    let min = match files.min_version.map(str::to_ascii_lowercase).as_deref() {
+pub(super) fn versions(
+    min: Option<&str>,
+    max: Option<&str>,
+) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    let min = match min.map(str::to_ascii_lowercase).as_deref() {
         // Older ones are not offered: a minimum below the oldest is the oldest.
         None | Some("sslv2" | "sslv3" | "tlsv1" | "tlsv1.0" | "tlsv1.1" | "tlsv1.2") => 2,
         Some("tlsv1.3") => 3,
         Some(other) => return Err(format!("tls.min_version \"{other}\" is unknown; use TLSv1.2 or TLSv1.3")),
     };
-    let max = match files.max_version.map(str::to_ascii_lowercase).as_deref() {
+    let max = match max.map(str::to_ascii_lowercase).as_deref() {
         None | Some("tlsv1.3") => 3,
         Some("tlsv1.2") => 2,
         Some(other) => {

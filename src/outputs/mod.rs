@@ -18,12 +18,13 @@ mod batch;
 mod drive;
 mod file;
 mod format;
+mod forward;
 mod null;
 mod retry;
 mod stdout;
 
 /// Every output there is.
-pub const KINDS: &[&OutputKind] = &[&file::KIND, &stdout::KIND, &null::KIND];
+pub const KINDS: &[&OutputKind] = &[&file::KIND, &stdout::KIND, &null::KIND, &forward::KIND];
 
 /// A row of the table.
 pub struct OutputKind {

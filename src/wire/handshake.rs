@@ -52,7 +52,7 @@ pub enum Ping {
     },
 }
 
-fn digest(parts: &[&[u8]]) -> String {
+pub(super) fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha512::new();
     for part in parts {
         hash.update(part);
@@ -61,7 +61,7 @@ fn digest(parts: &[&[u8]]) -> String {
     hash.finalize().iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
 }
 

@@ -2,7 +2,9 @@
 
 pub mod entry;
 pub mod forward;
+pub mod forward_send;
 pub mod handshake;
+pub mod handshake_client;
 pub mod inflate;
 pub mod json;
 pub mod json_in;
