@@ -14,6 +14,8 @@ mod reader;
 mod real;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod spare;
 mod types;
 mod vfs;

@@ -92,9 +92,12 @@ impl Disk {
         self.0.lock().unwrap()
     }
 
-    /// An independent copy, bytes shared until one side writes.
+    /// An independent copy, bytes shared until one side writes. No process works on it, and nothing is planned for it.
     pub(super) fn fork(&self) -> Disk {
-        Disk(Arc::new(Mutex::new(self.state().clone())))
+        let mut copy = self.state().clone();
+        copy.next_life();
+        copy.trace = None;
+        Disk(Arc::new(Mutex::new(copy)))
     }
 
     /// A new process comes to the directory.
@@ -137,10 +140,6 @@ impl Disk {
         self.state().changes
     }
 
-    pub(super) fn calls(&self) -> u64 {
-        self.state().calls
-    }
-
     /// The power goes (if it has not gone yet) and comes back.
     pub(super) fn crash(&self, seed: u64) -> Mood {
         let mut rng = Rng::new(seed);
@@ -169,7 +168,10 @@ impl Disk {
     /// The process dies, the machine goes on.
     pub(super) fn kill(&self) {
         let mut state = self.state();
+        // A power cut that is planned still comes.
+        let plan = state.crash_at;
         state.next_life();
+        state.crash_at = plan;
         state.note(|| "-- kill".to_owned());
     }
 
@@ -206,6 +208,11 @@ impl Disk {
     /// Bytes of all files that have a name.
     pub(super) fn used(&self) -> u64 {
         self.state().used()
+    }
+
+    /// Bytes that may still be written.
+    pub(super) fn room(&self) -> u64 {
+        self.state().free()
     }
 
     /// Records each call in words from now on.

@@ -1,0 +1,294 @@
+//! Single promises of the log, each on its own.
+//!
+//! Enters: a few steps. Leaves: the promise that is broken. Can go wrong: nothing else.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use super::disk::{Disk, Faults};
+use super::image::Mood;
+use super::world::{Order, SEGMENT, Shape, Step, World, options};
+use crate::buffer::wal::{AppendError, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
+use crate::record::{Seg, Tag};
+
+fn frame(owners: &[usize], bytes: usize) -> Shape {
+    Shape { owners: owners.to_vec(), bytes, holds: 0, frees: 0 }
+}
+
+fn steps(world: &mut World, steps: &[Step]) {
+    for step in steps {
+        world.step(step).unwrap_or_else(|why| panic!("{step:?}: {why}"));
+    }
+}
+
+fn plain(owner: OwnerId, bytes: usize, id: u64) -> NewFrame {
+    NewFrame {
+        kind: Kind::Records,
+        owners: smallvec![owner],
+        segs: smallvec![Seg { tag: Tag::new(b"t"), end: bytes, count: 1 }],
+        body: Bytes::from(vec![id as u8; bytes]),
+        holds: Vec::new(),
+        frees: Vec::new(),
+        time_ms: id,
+    }
+}
+
+/// Reads, hands out and settles everything.
+fn deliver(log: &mut Log, owner: OwnerId, from: Seq) -> Seq {
+    let mut reader = log.reader(owner);
+    let mut next = from;
+    loop {
+        let read = reader.read(next, 1 << 20);
+        let seqs: Vec<Seq> = read.frames.iter().map(|frame| frame.seq).collect();
+        next = read.next;
+        log.handed_out(owner, &seqs, next);
+        log.settle(owner, &seqs);
+        if read.caught_up {
+            return next;
+        }
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_until_the_first_is_gone() {
+    let disk = Disk::new(1);
+    let (log, _) = Log::open(disk.mount(), options()).unwrap();
+    match Log::open(disk.mount(), options()) {
+        Err(e @ OpenError::Locked { .. }) => assert!(e.to_string().contains("another process"), "{e}"),
+        other => panic!("{:?}", other.map(|(_, opened)| opened)),
+    }
+    drop(log);
+    Log::open(disk.mount(), options()).unwrap();
+}
+
+#[test]
+fn a_group_costs_one_sync() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    log.append(&[plain(owner, 10, 1)]).unwrap();
+    disk.set_trace(true);
+    log.append(&[plain(owner, 10, 2), plain(owner, 5000, 3), plain(owner, 1, 4)]).unwrap();
+    let calls = disk.trace();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("sync")).count(), 1, "{calls:?}");
+    assert_eq!(calls.len(), 2, "{calls:?}");
+}
+
+#[test]
+fn eight_mebibytes_of_disk_take_four_megabytes_of_records_and_go_on_when_they_are_delivered() {
+    let disk = Disk::new(1);
+    disk.set_volume(Some(8 << 20));
+    let open = || Log::open(disk.mount(), Options { background: false, ..Options::default() }).unwrap();
+    let (mut log, _) = open();
+    let owner = log.owner("a", 1).unwrap();
+    let now = Instant::now() + Duration::from_secs(3600);
+    let mut from = 1;
+    for round in 0..3 {
+        let mut stored = 0;
+        loop {
+            match log.append(&[plain(owner, 60_000, 7), plain(owner, 500, 8)]) {
+                Ok(_) => stored += 60_500,
+                Err(AppendError::Full) => break,
+                Err(e) => panic!("{e}"),
+            }
+            log.maintain(now).unwrap();
+        }
+        assert!(stored >= 4_000_000, "round {round}: {stored} bytes");
+        // Full is full: it says so again, breaks nothing, and cursors need no room.
+        assert!(matches!(log.append(&[plain(owner, 60_000, 7)]), Err(AppendError::Full)));
+        from = deliver(&mut log, owner, from);
+        let freed = log.maintain(now + Duration::from_secs(10 * (round + 1))).unwrap();
+        assert!(freed.segments > 0, "{freed:?}");
+    }
+    log.close().unwrap();
+    let (_, opened) = open();
+    assert!(opened.backlog.iter().all(|&(.., bytes)| bytes == 0), "{:?}", opened.backlog);
+}
+
+#[test]
+fn a_full_disk_takes_a_new_owner_or_refuses_it_and_goes_on() {
+    let disk = Disk::new(1);
+    disk.set_volume(Some(4 << 20));
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    while log.append(&[plain(owner, 60_000, 7)]).is_ok() {}
+    // The reserve is for this.
+    log.owner("b", 1).unwrap();
+    disk.put("somebody else's", &vec![1; (disk.room() / 4096 * 4096) as usize]);
+    log.owner("c", 1).unwrap_err();
+    deliver(&mut log, owner, 1);
+    log.maintain(Instant::now() + Duration::from_secs(9999)).unwrap();
+    log.owner("c", 1).unwrap();
+    log.append(&[plain(owner, 60_000, 7)]).unwrap();
+}
+
+#[test]
+fn thousands_of_unsettled_frames_survive_though_a_cursor_has_no_room_for_them() {
+    for mood in [Mood::AllOld, Mood::AllNew, Mood::Anything] {
+        let disk = Disk::new(1);
+        let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+        let owner = log.owner("a", 1).unwrap();
+        for n in 0..300 {
+            log.append(&(0..10).map(|k| plain(owner, 20, n * 10 + k)).collect::<Vec<_>>()).unwrap();
+        }
+        let all: Vec<Seq> = (1..=3000).collect();
+        log.handed_out(owner, &all, 3001);
+        let settled: Vec<Seq> = all.iter().copied().filter(|seq| seq % 3 == 0).collect();
+        log.settle(owner, &settled);
+        log.maintain(Instant::now() + Duration::from_secs(3600)).unwrap();
+        disk.crash_as(&mut super::rng::Rng::new(1), mood);
+        let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+        let from = opened.backlog[0].1;
+        let mut reader = log.reader(owner);
+        let mut seqs = Vec::new();
+        let mut next = from;
+        loop {
+            let read = reader.read(next, 10_000);
+            seqs.extend(read.frames.iter().map(|frame| frame.seq));
+            next = read.next;
+            if read.caught_up {
+                break;
+            }
+        }
+        assert!(seqs.is_sorted_by(|a, b| a < b));
+        assert!(all.iter().filter(|&seq| seq % 3 != 0).all(|seq| seqs.binary_search(seq).is_ok()));
+        // What fits is known to be settled: the first 480 unsettled have 240 settled ones between them.
+        assert!(seqs.len() <= 3000 - 200, "{} of 3000 again", seqs.len());
+        deliver(&mut log, owner, from);
+        log.close().unwrap();
+        let (_, opened) = Log::open(disk.mount(), options()).unwrap();
+        assert!(opened.backlog.iter().all(|&(.., bytes)| bytes == 0), "{:?}", opened.backlog);
+    }
+}
+
+#[test]
+fn a_failed_write_or_sync_is_made_good_in_another_segment_and_the_log_goes_on() {
+    let faults = [
+        Faults { sync: 1000, ..Faults::default() },
+        Faults { write: 1000, ..Faults::default() },
+        Faults { short_write: 1000, ..Faults::default() },
+    ];
+    for (n, faults) in faults.into_iter().enumerate() {
+        let mut world = World::new(n as u64).unwrap();
+        steps(&mut world, &[Step::NewOwner, Step::Append(vec![frame(&[0], 3000)])]);
+        // Everything fails for a while: nothing is stored.
+        let before = world.model.owed_bytes();
+        steps(&mut world, &[Step::SetFaults(faults), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])]);
+        assert_eq!(world.model.owed_bytes(), before, "{faults:?}");
+        // The disk works again; one call fails, and the append does not.
+        steps(&mut world, &[Step::SetFaults(Faults::default()), Step::Append(vec![frame(&[0], 3000)])]);
+        for call in 0..2 {
+            let (before, hit) = (world.model.owed_bytes(), world.disk.faults_hit());
+            steps(&mut world, &[Step::FailCallIn(call), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])]);
+            assert!(world.disk.faults_hit() > hit && world.model.owed_bytes() > before, "call {call}");
+        }
+        for (mood, seed) in [(Mood::AllOld, 1), (Mood::AllNew, 2), (Mood::OldOrNew, 3)] {
+            let mut world = world.fork();
+            world.power_cut_as(seed, mood).unwrap();
+            world.start(true).unwrap();
+            world.finish().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_stuck_owner_pins_no_space_for_the_others() {
+    let mut world = World::new(3).unwrap();
+    steps(&mut world, &[Step::NewOwner, Step::NewOwner, Step::NewOwner]);
+    for n in 0..60 {
+        let owners: &[usize] = if n % 5 == 0 { &[0, 1, 2] } else { &[0] };
+        let group = vec![frame(&[0], 60_000), frame(owners, 300), frame(&[0], 60_000)];
+        steps(&mut world, &[Step::Append(group), Step::Pull(0, 1 << 20)]);
+        steps(&mut world, &[Step::Settle(0, usize::MAX, Order::Oldest), Step::Maintain(600)]);
+        world.check_disk_use().unwrap_or_else(|why| panic!("round {n}: {why}"));
+        if n == 30 {
+            steps(&mut world, &[Step::PowerCut]);
+        }
+    }
+    assert!(world.model.owed_bytes() > 3000);
+    assert!(world.disk.used() < 8 * SEGMENT, "{}", world.disk.used());
+    world.finish().unwrap();
+}
+
+#[test]
+fn an_owner_that_is_forgotten_owes_nothing_and_comes_back_as_another() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let (a, b) = (log.owner("a", 1).unwrap(), log.owner("b", 2).unwrap());
+    for n in 0..20 {
+        log.append(&[plain(a, 60_000, n), plain(b, 10, n)]).unwrap();
+    }
+    deliver(&mut log, b, 1);
+    let dropped = log.forget_owner(a).unwrap();
+    assert_eq!(dropped.records, 20);
+    assert!(dropped.bytes >= 1_200_000, "{dropped:?}");
+    assert!(log.maintain(Instant::now() + Duration::from_secs(9999)).unwrap().segments >= 3);
+    disk.crash(5);
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    assert!(opened.backlog.iter().all(|&(id, _, bytes)| id != a || bytes == 0), "{:?}", opened.backlog);
+    assert!(log.owners().iter().all(|owner| owner.identity != "a"), "{:?}", log.owners());
+    let again = log.owner("a", 3).unwrap();
+    let mut reader = log.reader(again);
+    let read = reader.read(1, 1 << 20);
+    assert!(read.frames.is_empty(), "{:?}", read.frames.first());
+}
+
+#[test]
+fn a_new_owner_begins_at_the_end() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let a = log.owner("a", 1).unwrap();
+    log.append(&[plain(a, 100, 1)]).unwrap();
+    let b = log.owner("b", 2).unwrap();
+    let seqs = log.append(&[plain(b, 100, 2)]).unwrap();
+    drop(log);
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    assert_eq!((log.owner("b", 3).unwrap(), log.owner("a", 3).unwrap()), (b, a));
+    let from = opened.backlog.iter().find(|(id, ..)| *id == b).unwrap().1;
+    let read = log.reader(b).read(from, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [seqs.start]);
+}
+
+#[test]
+fn an_owner_is_known_by_its_identity_whatever_its_length() {
+    let disk = Disk::new(1);
+    let names: Vec<String> = [1, 100, 3000].iter().map(|&n| "é".repeat(n / 2 + 1)).collect();
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let ids: Vec<OwnerId> = names.iter().map(|name| log.owner(name, 1).unwrap()).collect();
+    disk.crash(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    for (name, &id) in names.iter().zip(&ids).rev() {
+        assert_eq!(log.owner(name, 2).unwrap(), id);
+    }
+}
+
+#[test]
+fn readers_read_beside_the_log_what_is_committed_and_nothing_else() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    let mut reader = log.reader(owner);
+    let thread = std::thread::spawn(move || {
+        let (mut next, mut got) = (1, 0);
+        while got < 1500 {
+            let read = reader.read(next, 5000);
+            for frame in &read.frames {
+                got += 1;
+                assert_eq!(frame.time_ms, got);
+                assert!(frame.body.iter().all(|&byte| byte == got as u8));
+            }
+            assert!(read.damage.is_empty(), "{:?}", read.damage);
+            next = read.next;
+            std::thread::yield_now();
+        }
+    });
+    for n in 0..500 {
+        let group: Vec<NewFrame> =
+            (1..=3).map(|k| plain(owner, 1 + (n as usize * 37) % 3000, n * 3 + k)).collect();
+        log.append(&group).unwrap();
+        log.maintain(Instant::now()).unwrap();
+    }
+    thread.join().unwrap();
+}
