@@ -52,20 +52,36 @@ impl Log {
 
     /// Owners that have come past a segment owe nothing of it.
     fn forget_settled(&mut self) {
-        let lows: BTreeMap<OwnerId, Seq> = self.owners.iter().map(|(id, o)| (*id, o.low())).collect();
+        let owners = &self.owners;
         for segment in self.main.iter_mut().chain(self.side.values_mut().flatten()) {
-            let last = segment.last();
+            let (first, last) = (segment.piece.first, segment.last());
             // An owner without a cursor has been forgotten.
-            segment.owed.retain(|id, _| lows.get(id).is_some_and(|low| *low <= last));
+            segment.owed.retain(|id, _| owners.get(id).is_some_and(|owner| owner.needs_any(first, last)));
         }
     }
 
+    /// Which main segments can go.
+    fn free_main(&self) -> Vec<bool> {
+        let Some(last) = self.main.last() else { return Vec::new() };
+        let idle = |s: &Segment| s.owed.is_empty() && s.held == 0;
+        if last.sealed && self.main.iter().all(idle) {
+            return vec![true; self.main.len()];
+        }
+        let active = self.main.len() - 1;
+        // A start looks for held records from `held_from` of the last segment on. Numbers that let them go are in the same
+        // or in later segments, so that these must stay as long as a segment with the records does.
+        let mut stays = false;
+        let decide = |(at, s): (usize, &Segment)| {
+            let goes = idle(s) && at < active && !stays;
+            stays |= !goes && s.had_holds && s.last() >= last.held_from;
+            goes
+        };
+        self.main.iter().enumerate().map(decide).collect()
+    }
+
     fn free(&mut self) -> io::Result<Freed> {
-        // Numbers that let held records go are in later segments than the records: both stay until none is held.
-        let held = self.main.iter().position(|s| s.held > 0).unwrap_or(usize::MAX);
-        let active = self.main.len().saturating_sub(1);
-        let free = |at: usize, s: &Segment| s.owed.is_empty() && at < held && (at < active || s.sealed);
-        let any_main = self.main.iter().enumerate().any(|(at, s)| free(at, s));
+        let free_main = self.free_main();
+        let any_main = free_main.contains(&true);
         let any_side = self.side.values().flatten().any(|s| s.owed.is_empty());
         let mut freed = Freed::default();
         if !any_main && !any_side {
@@ -73,12 +89,8 @@ impl Log {
         }
         self.sync_cursors()?;
         let mut gone = Vec::new();
-        for (at, segment) in std::mem::take(&mut self.main).into_iter().enumerate() {
-            if free(at, &segment) {
-                gone.push(segment);
-            } else {
-                self.main.push(segment);
-            }
+        for (segment, goes) in std::mem::take(&mut self.main).into_iter().zip(free_main) {
+            if goes { gone.push(segment) } else { self.main.push(segment) }
         }
         for segments in self.side.values_mut() {
             let (free, kept) = std::mem::take(segments).into_iter().partition(|s| s.owed.is_empty());
@@ -192,7 +204,7 @@ impl Log {
             file.sync()?;
             self.vfs.sync_dir()?;
             let piece = log::piece(name, file, uuid, *first);
-            segments.push(Segment { piece, capacity: FRAMES, owed: BTreeMap::new(), held: 0, sealed: false });
+            segments.push(Segment::new(piece, FRAMES, *first));
         }
         let Some(segment) = segments.last_mut() else { return Ok(false) };
         // Numbers have gaps here: every frame is encoded with its own.

@@ -30,13 +30,26 @@ pub(super) struct Segment {
     pub(super) piece: Arc<Piece>,
     /// Bytes of its file.
     pub(super) capacity: u64,
+    /// What owners still need of it; frames never fewer than it is, bytes about. Who is not in here needs nothing of it.
     pub(super) owed: BTreeMap<OwnerId, Owed>,
+    /// What they were owed when it was written: a verdict may be lost with the power, so that the summary cannot rely on
+    /// any.
+    pub(super) total: BTreeMap<OwnerId, Owed>,
     /// Records in it that filters still hold.
     pub(super) held: u64,
+    /// It has held records; those that were let go, too.
+    pub(super) had_holds: bool,
+    /// As its head has it: holds that were held when it began are in frames from here on.
+    pub(super) held_from: Seq,
     pub(super) sealed: bool,
 }
 
 impl Segment {
+    pub(super) fn new(piece: Arc<Piece>, capacity: u64, held_from: Seq) -> Segment {
+        let (owed, total) = (BTreeMap::new(), BTreeMap::new());
+        Segment { piece, capacity, owed, total, held: 0, had_holds: false, held_from, sealed: false }
+    }
+
     pub(super) fn last(&self) -> Seq {
         self.piece.last.load(Acquire)
     }
@@ -48,23 +61,43 @@ impl Segment {
     /// Counts a frame.
     pub(super) fn count(&mut self, owners: &[OwnerId], records: u64, bytes: u64) {
         for owner in owners {
-            let owed = self.owed.entry(*owner).or_default();
-            owed.frames += 1;
-            owed.records += records;
-            owed.bytes += bytes;
+            for owed in [&mut self.owed, &mut self.total] {
+                let owed = owed.entry(*owner).or_default();
+                owed.frames += 1;
+                owed.records += records;
+                owed.bytes += bytes;
+            }
         }
     }
 
     /// Counts a frame out again. What one frame takes is not remembered: they share their bytes evenly.
-    fn settled(&mut self, owner: OwnerId) {
-        if let Some(owed) = self.owed.get_mut(&owner) {
-            let frames = u64::from(owed.frames.max(1));
+    fn settled(&mut self, id: OwnerId, owner: &Owner) {
+        let needs = owner.needs_any(self.piece.first, self.last());
+        let Some(owed) = self.owed.get_mut(&id) else { return };
+        // There may be fewer than are counted (those settled before the log was opened), never more.
+        if !needs || owed.frames <= 1 {
+            self.owed.remove(&id);
+        } else {
+            let frames = u64::from(owed.frames);
             owed.records -= owed.records / frames;
             owed.bytes -= owed.bytes / frames;
-            owed.frames = owed.frames.saturating_sub(1);
-            if owed.frames == 0 {
-                self.owed.remove(&owner);
-            }
+            owed.frames -= 1;
+        }
+    }
+
+    /// Counts out what the owner had settled before the log was opened.
+    pub(super) fn settled_before(&mut self, id: OwnerId, owner: &Owner) {
+        let (first, last) = (self.piece.first, self.last());
+        if !owner.needs_any(first, last) {
+            self.owed.remove(&id);
+        } else if owner.read > last
+            && let Some(owed) = self.owed.get_mut(&id)
+        {
+            let frames = u64::from(owed.frames.max(1));
+            let left = (owner.unsettled.range(first..=last).count() as u64).min(frames);
+            owed.records = owed.records * left / frames;
+            owed.bytes = owed.bytes * left / frames;
+            owed.frames = u32::try_from(left).unwrap_or(u32::MAX);
         }
     }
 
@@ -74,7 +107,7 @@ impl Segment {
         let summary = Summary {
             last: self.last(),
             end: self.end(),
-            owed: self.owed.iter().map(|(id, owed)| (*id, *owed)).collect(),
+            owed: self.total.iter().map(|(id, owed)| (*id, *owed)).collect(),
         };
         if let Some(bytes) = summary.bytes(&self.piece.uuid) {
             let _without = self.piece.file.write_at(&[IoSlice::new(&bytes)], SUMMARY as u64);
@@ -105,6 +138,11 @@ impl Owner {
     /// Whether it still needs a frame that it is owed.
     pub(super) fn needs(&self, seq: Seq) -> bool {
         seq >= self.read || self.unsettled.contains(&seq)
+    }
+
+    /// Whether it needs one of the frames from `first` to `last` that it is owed.
+    pub(super) fn needs_any(&self, first: Seq, last: Seq) -> bool {
+        self.read <= last || (first <= last && self.unsettled.range(first..=last).next().is_some())
     }
 
     fn position(&self) -> Position {
@@ -291,6 +329,7 @@ impl Log {
             segment.count(&frame.owners, frame.count(), frame::size(frame));
             if frame.kind == Kind::Held {
                 segment.held += frame.holds.len() as u64;
+                segment.had_holds = true;
                 self.held.extend(frame.holds.iter().map(|id| (*id, segment.piece.first)));
             }
             self.stats.appended_frames += 1;
@@ -345,7 +384,7 @@ impl Log {
         }
         let piece = piece(name, spare.file, uuid, first);
         self.index().main.push(Arc::clone(&piece));
-        self.main.push(Segment { piece, capacity, owed: BTreeMap::new(), held: 0, sealed: false });
+        self.main.push(Segment::new(piece, capacity, held_from));
         Ok(())
     }
 
@@ -372,7 +411,7 @@ impl Log {
             let mut holder =
                 side.chain(&mut self.main).filter(|s| s.last() >= *seq && s.owed.contains_key(&owner));
             if let Some(segment) = holder.find(|s| s.piece.first <= *seq) {
-                segment.settled(owner);
+                segment.settled(owner, state);
             }
         }
     }

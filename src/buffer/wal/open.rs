@@ -158,12 +158,12 @@ impl Log {
             self.next_owner = self.next_owner.max(id);
         }
         for (id, owner) in &self.owners {
-            let low = owner.low();
-            let owed = |s: &&Segment| s.last() >= low && s.owed.contains_key(id);
-            let bytes: u64 =
-                self.segments().filter(owed).filter_map(|s| s.owed.get(id)).map(|o| o.bytes).sum();
+            for segment in self.main.iter_mut().chain(self.side.values_mut().flatten()) {
+                segment.settled_before(*id, owner);
+            }
+            let bytes: u64 = self.owed_bytes(*id);
             if bytes > 0 {
-                opened.backlog.push((*id, low, bytes));
+                opened.backlog.push((*id, owner.low(), bytes));
             }
         }
     }
@@ -228,15 +228,11 @@ fn segments(
         let most = befores.get(at).copied().filter(|before| *before >= found.head.first);
         let empty = befores.get(at).is_some() && most.is_none();
         let piece = log::piece(found.name, found.file, found.head.uuid, found.head.first);
-        let mut segment = Segment {
-            piece,
-            capacity: found.size,
-            owed: BTreeMap::new(),
-            held: 0,
-            sealed: found.summary.is_some(),
-        };
+        let mut segment = Segment::new(piece, found.size, found.head.held_from);
+        segment.sealed = found.summary.is_some();
         if let Some(summary) = &found.summary {
-            segment.owed = summary.owed.iter().copied().collect();
+            segment.total = summary.owed.iter().copied().collect();
+            segment.owed = segment.total.clone();
             segment.piece.last.store(summary.last, Release);
             segment.piece.end.store(summary.end, Release);
         }
@@ -295,6 +291,7 @@ fn scan(
                     held.remove(id);
                 }
                 if parsed.kind == Kind::Held {
+                    segment.had_holds = true;
                     hold(piece.first, &parsed, &whole, held);
                 }
             }

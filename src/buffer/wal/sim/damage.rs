@@ -140,7 +140,7 @@ fn place_in(place: Place, frames: &[Found]) -> Option<usize> {
 
 /// Does the damage; the ranges of bytes that changed.
 fn act(bytes: &mut Vec<u8>, action: Action, at: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
-    let block = at / 512 * 512;
+    let block = (at / 512 * 512).min((bytes.len() / 512 - 1) * 512);
     match action {
         Action::FlipBit => {
             bytes[at] ^= 1 << rng.below(8);
@@ -204,6 +204,7 @@ fn damage_segment(world: &World, name: &str, action: Action, place: Place, seed:
         _ => world.disk.put(name, &bytes),
     }
     world.model.forgive = true;
+    // A lost end of the log takes numbers with it.
     Some(judge(&mut world, name, &frames, &ranges, takes_all(action, &ranges)))
 }
 

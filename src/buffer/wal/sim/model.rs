@@ -68,8 +68,6 @@ struct Hold {
     entry: Bytes,
     time_ms: u64,
     state: Holding,
-    /// Some append with it said yes.
-    sure: bool,
 }
 
 /// Everything promised so far.
@@ -128,7 +126,7 @@ impl Model {
                     let Some(&id) = ids.next() else { break };
                     let entry = part.slice(n * each..(n + 1) * each);
                     let (tag, time_ms) = (seg.tag.clone(), frame.time_ms);
-                    let hold = Hold { tag, entry, time_ms, state: Holding::Maybe, sure: false };
+                    let hold = Hold { tag, entry, time_ms, state: Holding::Maybe };
                     self.holds.insert(id, hold);
                 }
             }
@@ -149,7 +147,7 @@ impl Model {
             }
             for id in &frame.holds {
                 if let Some(hold) = self.holds.get_mut(id) {
-                    (hold.state, hold.sure) = (Holding::Yes, true);
+                    hold.state = Holding::Yes;
                 }
             }
             for id in &frame.frees {
@@ -420,7 +418,7 @@ impl Model {
             }
             match hold.state {
                 Holding::No => return Err(format!("held record {id} was let go and is back")),
-                Holding::Maybe if power => (hold.state, hold.sure) = (Holding::Yes, true),
+                Holding::Maybe if power => hold.state = Holding::Yes,
                 Holding::Yes | Holding::Maybe => {}
             }
         }
@@ -435,10 +433,10 @@ impl Model {
                 Holding::Maybe | Holding::No => {}
             }
         }
-        match self.holds.iter().rev().find(|(_, hold)| hold.sure) {
-            Some((&id, _)) if next <= id && !self.forgive => {
-                Err(format!("the next id for a held record is {next}, and {id} was given"))
-            }
+        // An id may be given again once its record is let go and a new process has begun: the records of one id and their
+        // ends stand in the log in turns. An id that is held must not.
+        match last {
+            Some(id) if next <= id => Err(format!("the next id for a held record is {next}, and {id} is held")),
             _ => Ok(()),
         }
     }

@@ -249,7 +249,8 @@ impl World {
                 doubtful.entry(id).or_default().push(who);
             }
             let (owed, said) = (self.model.owed_to(who), log.owed_bytes(id));
-            if said < owed {
+            // About: frames of a segment share its bytes evenly once some are settled.
+            if (said == 0) != (owed == 0) && owed > 0 {
                 return Err(format!("owner {who} is owed {owed} bytes, the log says {said}"));
             }
         }
@@ -264,8 +265,8 @@ impl World {
             let max = 1 + self.rng.index(200_000);
             let read = reader.read(next, max);
             self.see_damage(&read.damage)?;
-            if read.next < next || (read.next == next && !read.caught_up) {
-                return Err(format!("owner {id:?}: reading stands still at {next}"));
+            if read.failed.is_some() || read.next < next || (read.next == next && !read.caught_up) {
+                return Err(format!("owner {id:?}: {:?}: reading stands still at {next}", read.failed));
             }
             next = read.next;
             frames.extend(read.frames);
@@ -587,12 +588,16 @@ impl World {
         let from = self.owners[who].next;
         let owner = &mut self.owners[who];
         let (Some(reader), Some(id)) = (owner.reader.as_mut(), owner.id) else { return Ok(()) };
+        let hit = self.disk.faults_hit();
         let read = reader.read(from, max);
         if self.disk.crashed() {
             return Ok(());
         }
+        if read.failed.is_some() != (self.disk.faults_hit() > hit) {
+            return Err(format!("owner {who}: reading failed with {:?}", read.failed));
+        }
         self.see_damage(&read.damage)?;
-        if read.next < from || (read.next == from && !read.caught_up) {
+        if read.next < from || (read.next == from && !read.caught_up && read.failed.is_none()) {
             return Err(format!("owner {who}: reading stands still at {from}"));
         }
         self.model.pulled(who, from, read.next, &read.frames)?;
