@@ -15,6 +15,8 @@ const VERSION: u32 = 1;
 const BLOCK: usize = 4096;
 /// Name and numbers, twice, then the two slots.
 const SIZE: usize = 4 * BLOCK;
+/// The blocks of the slots.
+const SLOTS: [usize; 2] = [2, 3];
 /// A longer name is cut (with a hash, by whoever makes names).
 const NAME_MAX: usize = 3000;
 /// Unsettled frames that fit a slot.
@@ -34,6 +36,11 @@ pub(super) struct Cursor {
     file: Arc<dyn File>,
     /// Counts writes; the newer slot has the higher one.
     generation: u64,
+    /// The slot with the newest position that is on the disk. The other one is written, again and again, until it is on
+    /// the disk, too: else a power cut could take both.
+    synced: usize,
+    /// The other one was written since.
+    written: bool,
     /// Unix time when the owner was last configured.
     pub(super) seen: u64,
     pub(super) name: String,
@@ -146,7 +153,7 @@ impl Cursor {
         file.sync()?;
         vfs.rename(&made, &file_name)?;
         vfs.sync_dir()?;
-        Ok(Cursor { file, generation: 1, seen, name: name.to_owned(), id })
+        Ok(Cursor { file, generation: 1, synced: SLOTS[0], written: false, seen, name: name.to_owned(), id })
     }
 
     /// Reads a file.
@@ -162,18 +169,25 @@ impl Cursor {
             Some(Err(version)) => return Ok(Found::Newer(version)),
             None => return Ok(Found::Bad),
         };
-        let newest = [2, 3].into_iter().filter_map(|i| read_slot(block(i))).max_by_key(|(g, _)| *g);
-        let generation = newest.as_ref().map_or(1, |(g, _)| *g);
-        Ok(Found::Cursor(Cursor { file, generation, seen, name, id }, newest.map(|(_, p)| p)))
+        // A process that was killed may not have synced what is read here; what is done from here on relies on it.
+        file.sync()?;
+        let slots = SLOTS.into_iter().filter_map(|i| read_slot(block(i)).map(|(g, p)| (g, p, i)));
+        let newest = slots.max_by_key(|(g, ..)| *g);
+        let (generation, synced) = newest.as_ref().map_or((1, SLOTS[0]), |(g, _, i)| (*g, *i));
+        let cursor = Cursor { file, generation, synced, written: false, seen, name, id };
+        Ok(Found::Cursor(cursor, newest.map(|(_, p, _)| p)))
+    }
+
+    fn other(&self) -> usize {
+        if self.synced == SLOTS[0] { SLOTS[1] } else { SLOTS[0] }
     }
 
     /// Writes a position into the older slot. It counts once [`Cursor::sync`] has returned.
     pub(super) fn write(&mut self, position: &Position) -> io::Result<()> {
         let generation = self.generation + 1;
-        // Generation 1 is in the first slot.
-        let place = if generation % 2 == 1 { 2 } else { 3 };
-        self.file.write_at(&[IoSlice::new(&slot(generation, position))], (place * BLOCK) as u64)?;
-        self.generation = generation;
+        let place = self.other() * BLOCK;
+        self.file.write_at(&[IoSlice::new(&slot(generation, position))], place as u64)?;
+        (self.generation, self.written) = (generation, true);
         Ok(())
     }
 
@@ -196,8 +210,12 @@ impl Cursor {
     }
 
     /// Brings it to the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()?;
+        if self.written {
+            (self.synced, self.written) = (self.other(), false);
+        }
+        Ok(())
     }
 }
 

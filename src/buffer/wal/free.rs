@@ -73,7 +73,7 @@ impl Log {
         let mut stays = false;
         let decide = |(at, s): (usize, &Segment)| {
             let goes = idle(s) && at < active && !stays;
-            stays |= !goes && s.had_holds && s.last() >= last.held_from;
+            stays |= !goes && s.had_holds && s.piece.first >= last.held_from;
             goes
         };
         self.main.iter().enumerate().map(decide).collect()
@@ -195,9 +195,11 @@ impl Log {
                 last.seal();
             }
             let uuid = log::uuid();
-            let before = segments.last().map_or(0, Segment::last);
+            let before = segments.iter().map(Segment::last).max().unwrap_or(0);
             let head = Head { uuid, first: *first, held_from: *first, before, side: Some(owner) };
             let name = side_name(owner, *first);
+            // One whose first write failed has this name, and no frame.
+            segments.retain(|s| s.piece.name != name);
             drop(self.vfs.remove(&name));
             let file = self.vfs.create(&name)?;
             file.write_at(&[io::IoSlice::new(&head.block())], 0)?;

@@ -208,7 +208,10 @@ impl Log {
         let known = self.owners.iter_mut().find(|(_, o)| o.cursor.is_named(identity));
         if let Some((id, owner)) = known {
             // A full disk must not stop a start: when it was last seen matters only for what nobody configures.
-            let _older = owner.cursor.seen(now_unix);
+            if owner.cursor.seen(now_unix).is_err() {
+                // A sync that failed may have dropped a slot that nobody had synced.
+                owner.dirty = true;
+            }
             return Ok(*id);
         }
         let id = u16::try_from(self.next_owner)
@@ -363,7 +366,8 @@ impl Log {
         };
         let first = self.next_seq;
         let held_from = self.held.values().min().copied().unwrap_or(first);
-        let before = self.main.last().map_or(0, Segment::last);
+        // Not that of the last one: its first write may have failed, then it has no frame.
+        let before = self.main.iter().map(Segment::last).max().unwrap_or(0);
         let uuid = uuid();
         let head = Head { uuid, first, held_from, before, side: None };
         let name = main_name(first);

@@ -124,7 +124,8 @@ impl Log {
         opened.holds.sort_by_key(|h| (h.time_ms, h.id));
         opened.next_hold_id = opened.holds.iter().map(|h| h.id).max().unwrap_or(0) + 1;
         log.take_owners(cursors, &mut opened);
-        let last = log.segments().map(|s| s.last().max(s.piece.first.saturating_sub(1))).max().unwrap_or(0);
+        // A segment without a frame has taken its first number: it is in its name.
+        let last = log.segments().map(|s| s.last().max(s.piece.first)).max().unwrap_or(0);
         let read = log.owners.values().map(|o| o.read.max(o.unsettled.last().map_or(0, |l| l + 1))).max();
         log.next_seq = (last + 1).max(read.unwrap_or(1));
         opened.next_seq = log.next_seq;
@@ -245,7 +246,7 @@ fn segments(
                 end,
                 most.unwrap_or(Seq::MAX),
                 found.summary.is_none(),
-                &mut held,
+                seek_holds.then_some(&mut held),
                 opened,
             )?;
         }
@@ -265,7 +266,7 @@ fn scan(
     end: u64,
     most: Seq,
     count: bool,
-    held: &mut Holds,
+    mut held: Option<&mut Holds>,
     opened: &mut Opened,
 ) -> io::Result<()> {
     let piece = Arc::clone(&segment.piece);
@@ -287,12 +288,16 @@ fn scan(
                     segment.count(&parsed.owners, parsed.count, parsed.size as u64);
                     piece.last.store(parsed.seq, Release);
                 }
-                for id in &parsed.frees {
-                    held.remove(id);
-                }
-                if parsed.kind == Kind::Held {
-                    segment.had_holds = true;
-                    hold(piece.first, &parsed, &whole, held);
+                // A segment that is looked at only because it has no summary has none that is still held; what let them
+                // go may stand where nobody looks.
+                if let Some(held) = &mut held {
+                    for id in &parsed.frees {
+                        held.remove(id);
+                    }
+                    if parsed.kind == Kind::Held {
+                        segment.had_holds = true;
+                        hold(piece.first, &parsed, &whole, held);
+                    }
                 }
             }
             Step::Damage(gap) => gaps.push(gap),

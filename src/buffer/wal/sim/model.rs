@@ -158,9 +158,9 @@ impl Model {
         }
     }
 
-    /// Ids that a filter could let go.
+    /// Ids that a filter could let go; those of an append that failed, too: a filter has to try again.
     pub(super) fn held(&self) -> Vec<u64> {
-        self.holds.iter().filter(|(_, hold)| hold.state == Holding::Yes).map(|(&id, _)| id).collect()
+        self.holds.iter().filter(|(_, hold)| hold.state != Holding::No).map(|(&id, _)| id).collect()
     }
 
     /// The number of the oldest frame, owed or held, is of no use to the log's user; the bytes are.
