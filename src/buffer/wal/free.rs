@@ -34,8 +34,11 @@ impl Log {
         self.forget_settled();
         let due = self.last_sync.is_none_or(|last| now.duration_since(last) >= self.sync_every);
         if due && self.owners.values().any(|o| o.unsynced) {
-            result = result.and(self.sync_cursors());
-            self.last_sync = Some(now);
+            let synced = self.sync_cursors();
+            if synced.is_ok() {
+                self.last_sync = Some(now);
+            }
+            result = result.and(synced);
         }
         result?;
         let mut freed = self.free()?;

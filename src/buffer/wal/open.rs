@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, RwLock};
 
 use super::cursor::{Cursor, Found, Position};
@@ -33,6 +33,8 @@ struct Candidate {
     size: u64,
     head: Head,
     summary: Option<Summary>,
+    /// It was cut: what its summary says of what is missing.
+    cut: Option<Summary>,
 }
 
 impl Log {
@@ -198,8 +200,11 @@ fn candidate(
     let (file, size, block) = read().map_err(|e| failed(&format!("read {name}"), e))?;
     match Head::read(&block) {
         segment::Read::Head(head) => {
-            let summary = Summary::read(&block, &head.uuid).filter(|s| s.end <= size);
-            Ok(Some(Candidate { name: name.to_owned(), file, size, head, summary }))
+            let (mut summary, mut cut) = (Summary::read(&block, &head.uuid), None);
+            if summary.as_ref().is_some_and(|s| s.end > size) {
+                cut = summary.take();
+            }
+            Ok(Some(Candidate { name: name.to_owned(), file, size, head, summary, cut }))
         }
         segment::Read::Newer(found) => Err(newer(vfs, name, found)),
         segment::Read::Bad => {
@@ -228,6 +233,7 @@ fn segments(
         // What follows this number was never promised; of the last segment everything counts.
         let most = befores.get(at).copied().filter(|before| *before >= found.head.first);
         let empty = befores.get(at).is_some() && most.is_none();
+        let most = if empty { found.head.first.saturating_sub(1) } else { most.unwrap_or(Seq::MAX) };
         let piece = log::piece(found.name, found.file, found.head.uuid, found.head.first);
         let mut segment = Segment::new(piece, found.size, found.head.held_from);
         segment.sealed = found.summary.is_some();
@@ -244,11 +250,19 @@ fn segments(
                 vfs,
                 &mut segment,
                 end,
-                most.unwrap_or(Seq::MAX),
+                most,
                 found.summary.is_none(),
                 seek_holds.then_some(&mut held),
                 opened,
             )?;
+        }
+        let short = found.size % FRAMES != 0 || found.size < SMALLEST;
+        if found.cut.is_some() || (holds && short) {
+            let (at, first) = (segment.end(), segment.last().max(segment.piece.first.saturating_sub(1)) + 1);
+            let bytes = found.cut.as_ref().map_or(0, |cut| cut.end.saturating_sub(at));
+            let next = found.cut.as_ref().map(|cut| cut.last + 1);
+            let gap = Gap { at, bytes, records: 0, first, next };
+            opened.damage.push(quarantine::keep(vfs, &*segment.piece.file, &segment.piece.name, gap, false));
         }
         let is_last = at == befores.len();
         if !is_last {
@@ -270,6 +284,7 @@ fn scan(
     opened: &mut Opened,
 ) -> io::Result<()> {
     let piece = Arc::clone(&segment.piece);
+    let side = piece.name.starts_with("side-");
     let mut walk = Walk::new(Arc::clone(&piece.file), piece.uuid, FRAMES, end, piece.first.saturating_sub(1));
     let mut ends = FRAMES;
     let mut gaps: Vec<Gap> = Vec::new();
@@ -301,7 +316,10 @@ fn scan(
                 }
             }
             Step::Damage(gap) => gaps.push(gap),
-            Step::End { torn, .. } => {
+            Step::End { at, torn } => {
+                // A side segment has one life, and its file grows with it: whatever stands there was begun.
+                let rest = Gap { at, bytes: end - at, records: 0, first: piece.last.load(Acquire) + 1, next: None };
+                let torn = torn.or((rest.bytes > 0 && side).then_some(rest));
                 if let Some(gap) = torn.filter(|_| most == Seq::MAX) {
                     opened.damage.push(quarantine::keep(vfs, &*piece.file, &piece.name, gap, true));
                 }
