@@ -104,6 +104,9 @@ pub(super) fn check(job: &Job, strict: bool) -> ExitCode {
         complain("error", "configuration test failed");
         return ExitCode::from(EXIT_USAGE);
     }
+    for note in built.iter().flat_map(|(pipeline, _)| pipeline.notes()) {
+        complain("note", note);
+    }
     super::say_aside("configuration test is successful");
     ExitCode::SUCCESS
 }

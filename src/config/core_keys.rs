@@ -4,6 +4,7 @@
 
 use super::kind::{Key, Type};
 use super::section::SectionKind;
+use super::storage::{AckLevel, Overflow, StorageType};
 use super::value;
 
 const LATER: &str = "accepted; no effect yet";
@@ -19,13 +20,31 @@ pub const CORE_INPUT: &[Key] = &[
     Key::new("name", Type::Str, "the plugin"),
     Key::new("tag", Type::Str, "tag of the records; the instance name (tcp.0) when it is not set"),
     Key::new("alias", Type::Str, "name for logs and counters"),
-    Key::new("mem_buf_limit", Type::Size, "most bytes of this input inside; above it the source is not read")
-        .default("0"),
+    Key::new(
+        "mem_buf_limit",
+        Type::Size,
+        "most bytes of this input inside; above it the source is not read; no effect with storage.type filesystem",
+    )
+    .default("0"),
     Key::new("log_level", Type::Str, LEVEL),
     Key::new("log_suppress_interval", Type::Time, LATER),
     Key::new("routable", Type::Bool, LATER),
-    Key::new("storage.type", Type::Str, LATER),
-    Key::new("storage.pause_on_chunks_overlimit", Type::Bool, LATER),
+    Key::new(
+        "storage.type",
+        Type::Str,
+        "memory, filesystem (on disk under storage.path before it is acked) or memrb (at mem_buf_limit the oldest go)",
+    ),
+    Key::new(
+        "storage.pause_on_chunks_overlimit",
+        Type::Bool,
+        "accepted; sources always wait when memory.limit or an output's share is full",
+    ),
+    Key::new(
+        "ack",
+        Type::Str,
+        "when a sender gets its ack: durable (on disk), delivered (outputs have it) or accept (taken in, as Fluent Bit); \
+         durable with storage.type filesystem, else delivered (firelane's own)",
+    ),
     Key::new("threaded", Type::Bool, THREADS),
     Key::new("thread.ring_buffer.capacity", Type::Int, THREADS),
     Key::new("thread.ring_buffer.window", Type::Int, THREADS),
@@ -87,10 +106,27 @@ pub const CORE_OUTPUT: &[Key] = &[
     Key::new(
         "retry_limit",
         Type::Str,
-        "accepted; without it an output never gives up, and file, stdout and null never do",
+        "retries of a failed batch before it is given up; no_limits, no_retries; without it an output never gives up, and \
+         file, stdout and null never do",
+    ),
+    Key::new(
+        "retry.max_age",
+        Type::Time,
+        "a failing batch is given up at this age; file, stdout and null never give up (firelane's own)",
     ),
     Key::new("workers", Type::Int, "accepted; every output is a task of its own"),
-    Key::new("storage.total_limit_size", Type::Str, LATER),
+    Key::new(
+        "storage.total_limit_size",
+        Type::Str,
+        "most bytes on disk that wait for this output; off for no limit; its part of the whole when it is not set",
+    ),
+    Key::new(
+        "overflow",
+        Type::Str,
+        "when they are reached: block (sources that route to it wait), drop_oldest (as Fluent Bit) or drop_newest \
+         (firelane's own)",
+    )
+    .default("block"),
     Key::new("host", Type::Str, CLIENT),
     Key::new("port", Type::Int, CLIENT),
     Key::new("ipv6", Type::Bool, LATER),
@@ -225,10 +261,13 @@ pub(super) fn judge(key: &Key, text: &str) -> Verdict {
         "log_level" => {
             refused_unless(LEVELS.contains(&lower.as_str()), "use off, error, warn, info, debug or trace")
         }
-        "storage.type" => refused_unless(
-            ["filesystem", "memory", "memrb"].contains(&lower.as_str()),
-            "use memory, filesystem or memrb",
-        ),
+        "storage.type" => {
+            refused_unless(StorageType::parse(text).is_some(), "use memory, filesystem or memrb")
+        }
+        "ack" => refused_unless(AckLevel::parse(text).is_some(), "use durable, delivered or accept"),
+        "overflow" => {
+            refused_unless(Overflow::parse(text).is_some(), "use block, drop_oldest or drop_newest")
+        }
         "storage.total_limit_size" => {
             let off = value::boolean(text) == Some(false);
             refused_unless(off || value::size(text).is_some(), SIZE_HINT)
@@ -253,7 +292,7 @@ pub(super) fn judge(key: &Key, text: &str) -> Verdict {
             value::float(text).is_some_and(|r| r > 0.0 && r < 1.0),
             "use a number between 0 and 1",
         ),
-        "rate_window" => refused_unless(
+        "rate_window" | "retry.max_age" => refused_unless(
             value::time(text).is_some_and(|t| !t.is_zero()),
             "use seconds, or a number with s, m, h or d",
         ),
@@ -331,13 +370,20 @@ mod tests {
             ("mem_buf_limit", "1.5m", Verdict::Good),
             ("net.keepalive", "maybe", Verdict::Refused("use on or off")),
             ("net.io_timeout", "abc", Verdict::PassedOver),
+            ("ack", "Durable", Verdict::Good),
+            ("ack", "always", Verdict::Refused("use durable, delivered or accept")),
         ] {
             let key = CORE_INPUT.iter().find(|k| k.name == name).unwrap();
             assert_eq!(judge(key, text), want, "{name} {text}");
         }
         for (name, text, want) in [
             ("retry_limit", "no_limits", Verdict::Good),
+            ("retry_limit", "no_retries", Verdict::Good),
             ("retry_limit", "5", Verdict::Good),
+            ("retry.max_age", "1h", Verdict::Good),
+            ("retry.max_age", "0", Verdict::Refused("use seconds, or a number with s, m, h or d")),
+            ("overflow", "drop_oldest", Verdict::Good),
+            ("overflow", "drop", Verdict::Refused("use block, drop_oldest or drop_newest")),
             ("retry_limit", "0", taken("1")),
             ("retry_limit", "many", taken("1")),
             ("workers", "abc", Verdict::PassedOver),

@@ -12,7 +12,7 @@ use super::diag::Diagnostics;
 use super::env::Env;
 use super::kind::{Key, Type};
 use super::section::Entry;
-use super::storage::Storage;
+use super::storage::{self, Storage, StorageType};
 use super::value;
 
 /// What the process is told.
@@ -60,8 +60,11 @@ const NO_GRACE_LIMIT: Duration = Duration::from_secs(86_400);
 const MIN_STACK: i64 = 4096;
 
 const HTTP: &str = "accepted; no effect yet: there is no HTTP server";
-const STORAGE: &str = "accepted; no effect yet: records are kept in memory";
-const RETRIES: &str = "accepted; no effect yet: outputs choose their own waits";
+const BACKLOG: &str = "accepted; no effect: what is on disk goes out until the grace period ends, the rest after the next start";
+const QUARANTINE: &str =
+    "accepted; no effect: damaged frames are set aside under storage.path and reported, never deleted";
+const SEGMENTS: &str = "accepted; no effect: segments have one size and are used again";
+const METRICS: &str = "accepted; no effect yet: the counters go to the log";
 const RELOAD: &str = "accepted; no effect yet: restart to read the configuration again";
 const DNS: &str = "accepted; no effect yet: the system's resolver is used";
 const ADAPTIVE: &str = "accepted; no effect: an idle output sends at once anyway";
@@ -85,20 +88,69 @@ pub const KEYS: &[Key] = &[
     ),
     Key::new("plugins_file", Type::Str, "passed over: firelane loads no shared objects").multi(),
     Key::new("streams_file", Type::Str, "refused: use a rewrite_tag filter"),
-    Key::new("storage.path", Type::Str, STORAGE),
-    Key::new("storage.type", Type::Str, STORAGE),
-    Key::new("storage.inherit", Type::Bool, STORAGE),
-    Key::new("storage.sync", Type::Str, STORAGE),
-    Key::new("storage.checksum", Type::Bool, STORAGE),
-    Key::new("storage.max_chunks_up", Type::Int, STORAGE),
-    Key::new("storage.backlog.mem_limit", Type::Size, STORAGE),
-    Key::new("storage.backlog.flush_on_shutdown", Type::Bool, STORAGE),
-    Key::new("storage.metrics", Type::Bool, STORAGE),
-    Key::new("storage.delete_irrecoverable_chunks", Type::Bool, STORAGE),
-    Key::new("storage.trim_files", Type::Bool, STORAGE),
-    Key::new("storage.keep.rejected", Type::Bool, STORAGE),
-    Key::new("storage.rejected.path", Type::Str, STORAGE),
-    Key::new("storage.rejected.limit", Type::Size, STORAGE),
+    Key::new("storage.path", Type::Str, "directory of what inputs with storage.type filesystem keep on disk"),
+    Key::new(
+        "storage.type",
+        Type::Str,
+        "with storage.inherit on: memory, filesystem or memrb for inputs that say nothing",
+    ),
+    Key::new("storage.inherit", Type::Bool, "whether storage.type of [SERVICE] counts for inputs")
+        .default("off"),
+    Key::new(
+        "storage.sync",
+        Type::Str,
+        "normal or full; the same here: an ack waits for the disk in either case",
+    )
+    .default("normal"),
+    Key::new(
+        "storage.checksum",
+        Type::Bool,
+        "on or off; the same here: what is on disk always carries checksums",
+    )
+    .default("off"),
+    Key::new(
+        "storage.max_chunks_up",
+        Type::Int,
+        "accepted; no effect: memory.limit says how much is in memory",
+    ),
+    Key::new(
+        "storage.backlog.mem_limit",
+        Type::Size,
+        "most bytes in memory of what an earlier process left on disk",
+    ),
+    Key::new("storage.backlog.flush_on_shutdown", Type::Bool, BACKLOG),
+    Key::new("storage.metrics", Type::Bool, METRICS),
+    Key::new("storage.delete_irrecoverable_chunks", Type::Bool, QUARANTINE),
+    Key::new("storage.trim_files", Type::Bool, SEGMENTS),
+    Key::new(
+        "storage.keep.rejected",
+        Type::Bool,
+        "off: no dead letters, unless dead_letter.path is set; they are kept where there is a storage.path",
+    )
+    .default("on"),
+    Key::new(
+        "storage.rejected.path",
+        Type::Str,
+        "directory of dead letters under storage.path; dead_letter.path beats it",
+    ),
+    Key::new("storage.rejected.limit", Type::Size, "as dead_letter.limit, which beats it"),
+    Key::new(
+        "storage.orphan_ttl",
+        Type::Time,
+        "how long records for an output that is no longer configured are kept (firelane's own)",
+    )
+    .default("1d"),
+    Key::new(
+        "dead_letter.path",
+        Type::Str,
+        "directory for records that could not be delivered or read; dead_letter under storage.path (firelane's own)",
+    ),
+    Key::new(
+        "dead_letter.limit",
+        Type::Size,
+        "bytes of all dead-letter files together, from 1M; the oldest file goes (firelane's own)",
+    )
+    .default("64M"),
     Key::new("http_server", Type::Bool, HTTP),
     Key::new("http_listen", Type::Str, HTTP),
     Key::new("http_port", Type::Str, HTTP),
@@ -106,8 +158,13 @@ pub const KEYS: &[Key] = &[
     Key::new("hc_errors_count", Type::Int, HTTP),
     Key::new("hc_retry_failure_count", Type::Int, HTTP),
     Key::new("hc_period", Type::Int, HTTP),
-    Key::new("scheduler.base", Type::Int, RETRIES),
-    Key::new("scheduler.cap", Type::Int, RETRIES),
+    Key::new(
+        "scheduler.base",
+        Type::Int,
+        "seconds before the first retry of an output with Retry_Limit; doubled each time",
+    )
+    .default("5"),
+    Key::new("scheduler.cap", Type::Int, "most seconds between two retries").default("2000"),
     Key::new("hot_reload", Type::Bool, RELOAD),
     Key::new("hot_reload.ensure_thread_safety", Type::Bool, RELOAD),
     Key::new("hot_reload.timeout", Type::Int, RELOAD),
@@ -142,6 +199,7 @@ impl Service {
                 None => unknown(entry, diags),
             }
         }
+        service.storage = Storage::read(entries);
         together(entries, diags);
         without_effect(entries, diags);
         if let Some(level) = env.get("FLB_LOG_LEVEL").map(str::to_ascii_lowercase) {
@@ -198,7 +256,6 @@ impl Service {
             }
             // Read, or refused, by `load`.
             "parsers_file" | "streams_file" => {}
-            "storage.path" => self.storage.path = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "log_file" => self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             "json.escape_unicode" => match value::boolean(text) {
                 Some(on) => self.escape_unicode = on,
@@ -213,6 +270,15 @@ impl Service {
                 Some(bytes) if bytes >= MIN_MEMORY => self.memory_limit = Some(bytes),
                 _ => bad("at least 4 MiB", "the default is used".into()),
             },
+            "storage.type" if StorageType::parse(text).is_none() => {
+                bad("memory, filesystem or memrb", "it is passed over".into());
+            }
+            "dead_letter.limit" if storage::limit(text).is_none() => {
+                bad("at least 1M", "it is passed over".into());
+            }
+            "scheduler.base" | "scheduler.cap" if storage::seconds(text).is_none() => {
+                bad("whole seconds above 0", "it is passed over".into());
+            }
             "plugins_file" => {
                 diags.warn(Some(&entry.pos), "Plugins_File is passed over: firelane loads no shared objects");
             }
@@ -222,6 +288,7 @@ impl Service {
                     Type::Int => (value::int(text).is_some(), "a whole number"),
                     Type::Float => (value::float(text).is_some(), "a number"),
                     Type::Size => (value::size(text).is_some(), "bytes"),
+                    Type::Time => (value::time(text).is_some(), "seconds"),
                     _ => (true, ""),
                 };
                 if !good {
@@ -264,6 +331,10 @@ fn together(entries: &[Entry], diags: &mut Diagnostics) {
     }
     let modes = ["normal", "full"];
     refuse("storage.sync", &|v| modes.contains(&v.to_ascii_lowercase().as_str()), "use normal or full");
+    if on("storage.inherit") {
+        // Inputs take it as their own key, and there a bad one is refused.
+        refuse("storage.type", &|v| StorageType::parse(v).is_some(), "use memory, filesystem or memrb");
+    }
     refuse("coro_stack_size", &|v| value::int(v).is_none_or(|n| n >= MIN_STACK), "use at least 4096");
 }
 
@@ -374,14 +445,11 @@ mod tests {
     #[test]
     fn keys_without_effect_are_said_in_one_line_for_each_group() {
         let keys =
-            [("storage.path", "/x"), ("Http_Server", "on"), ("storage.sync", "full"), ("HTTP_Port", "2020")];
+            [("daemon", "on"), ("Http_Server", "on"), ("coro_stack_size", "9999"), ("HTTP_Port", "2020")];
         let (_, found) = read(&keys, &[]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found.iter().all(|f| f.0 == Level::Warning));
-        assert!(
-            found[0].1.contains("[SERVICE] storage.path, storage.sync: accepted; no effect yet"),
-            "{found:?}"
-        );
+        assert!(found[0].1.contains("[SERVICE] daemon, coro_stack_size: accepted; no effect"), "{found:?}");
     }
 
     /// Each row was tried with Fluent Bit 5.1.1, which refuses it too.
@@ -390,6 +458,7 @@ mod tests {
         for keys in [
             &[("http_server", "on"), ("http_port", "abc")][..],
             &[("storage.sync", "x")],
+            &[("storage.inherit", "on"), ("storage.type", "disk")],
             &[("coro_stack_size", "1")],
             &[("telemetry", "x")],
             &[("log_level", "loud")],

@@ -57,3 +57,9 @@ pub fn find(name: &str) -> Option<&'static OutputKind> {
         k.info.name.eq_ignore_ascii_case(name) || k.info.aliases.iter().any(|a| a.eq_ignore_ascii_case(name))
     })
 }
+
+/// Whether an output ever gives a batch up because it failed. Those that write on this machine do not: their disk is
+/// full, or their pipe is slow, and they wait for that to end.
+pub fn gives_up(name: &str) -> bool {
+    !["file", "stdout", "null"].contains(&name)
+}

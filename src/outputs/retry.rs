@@ -9,6 +9,9 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
 
+/// After so many failures waits grow no more.
+const GROWTH: u32 = 21;
+
 /// What an output does after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -37,7 +40,7 @@ impl RetryPolicy {
     /// How long to wait after this many failures of one batch (1: the first).
     pub fn wait(&self, failures: u32) -> Duration {
         let doubled = |first: Duration, most: Duration| {
-            first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(most)
+            first.saturating_mul(1 << failures.saturating_sub(1).min(GROWTH - 1)).min(most)
         };
         match self.limit {
             None => doubled(FIRST, LAST.min(self.cap)),
@@ -52,7 +55,11 @@ impl RetryPolicy {
 
     /// The longest that a batch waits before it is given up, if it is.
     pub fn patience(&self) -> Option<Duration> {
-        let waits = self.limit.map(|limit| (1..=limit).map(|n| self.wait(n)).sum());
+        // From some retry on every wait is the longest, and a limit may be huge: those are not summed one by one.
+        let waits = self.limit.map(|limit| {
+            let grow: Duration = (1..=limit.min(GROWTH)).map(|n| self.wait(n)).sum();
+            grow.saturating_add(self.wait(GROWTH).saturating_mul(limit.saturating_sub(GROWTH)))
+        });
         [waits, self.max_age].into_iter().flatten().min()
     }
 }
@@ -67,6 +74,8 @@ mod tests {
         assert!(!policy.gives_up(3) && policy.gives_up(4));
         assert_eq!([1, 2, 3].map(|n| policy.wait(n).as_secs()), [5, 10, 20]);
         assert_eq!(policy.patience(), Some(Duration::from_secs(35)));
+        let endless = RetryPolicy { limit: Some(u32::MAX), ..policy };
+        assert!(endless.patience().is_some_and(|p| p > Duration::from_secs(2000 * u64::from(u32::MAX - 10))));
     }
 
     #[test]

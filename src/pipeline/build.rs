@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::keeping::{self, Identities};
 use crate::config::{
     self, AckLevel, CORE_FILTER, CORE_INPUT, CORE_OUTPUT, Diagnostics, Document, Key, Overflow, PluginInfo,
     Section, Service, Settings, StorageType,
@@ -19,6 +20,7 @@ pub(super) struct PlannedInput {
     pub(super) label: String,
     pub(super) tag: String,
     pub(super) tag_is_set: bool,
+    /// 0: no limit.
     pub(super) mem_buf_limit: u64,
     pub(super) storage: StorageType,
     pub(super) ack: AckLevel,
@@ -35,12 +37,12 @@ pub(super) struct PlannedFilter {
 /// An output with the tags it takes.
 pub(super) struct PlannedOutput {
     pub(super) label: String,
-    pub(super) matcher: Matcher,
-    /// What the log calls it, whatever its place in the configuration.
+    /// What a restart knows it by: see [`Identities`].
     pub(super) identity: String,
-    /// `storage.total_limit_size`, bytes.
+    /// `storage.total_limit_size`; `None`: its part of the whole.
     pub(super) limit: Option<u64>,
     pub(super) overflow: Overflow,
+    pub(super) matcher: Matcher,
     pub(super) output: Box<dyn Output>,
 }
 
@@ -49,20 +51,28 @@ pub(super) struct Plan {
     pub(super) inputs: Vec<PlannedInput>,
     pub(super) filters: Vec<PlannedFilter>,
     pub(super) outputs: Vec<PlannedOutput>,
+    /// Where what firelane does by default differs from Fluent Bit; `check` says it.
+    pub(super) notes: Vec<String>,
 }
 
 /// Builds every plugin. What could not be built is missing from the plan and reported in `diags`.
 pub(super) fn plan(document: &Document, service: &Service, diags: &mut Diagnostics) -> Plan {
     let library = config::library(document, diags);
-    Plan {
-        inputs: each(&document.inputs, diags, |n, section, diags| input(n, section, &library, diags)),
-        filters: each(&document.filters, diags, |n, section, diags| {
-            filter(n, section, &library, service, diags)
-        }),
-        outputs: each(&document.outputs, diags, |n, section, diags| {
-            output(n, section, document, service, diags)
-        }),
+    let (mut identities, mut notes) = (Identities::default(), Vec::new());
+    let inputs =
+        each(&document.inputs, diags, |n, section, diags| input(n, section, &library, service, diags));
+    let filters =
+        each(&document.filters, diags, |n, section, diags| filter(n, section, &library, service, diags));
+    let mut outputs = each(&document.outputs, diags, |n, section, diags| {
+        let (settings, output) = output(n, section, document, service, diags)?;
+        identities.add(&settings);
+        notes.extend(keeping::note(&settings));
+        Some(output)
+    });
+    for (output, identity) in outputs.iter_mut().zip(identities.names()) {
+        output.identity = identity;
     }
+    Plan { inputs, filters, outputs, notes }
 }
 
 fn each<T>(
@@ -102,7 +112,13 @@ fn settle<K>(
     Some((kind, settings))
 }
 
-fn input(n: usize, section: &Section, library: &Library, diags: &mut Diagnostics) -> Option<PlannedInput> {
+fn input(
+    n: usize,
+    section: &Section,
+    library: &Library,
+    service: &Service,
+    diags: &mut Diagnostics,
+) -> Option<PlannedInput> {
     let (kind, settings) = settle(
         n,
         section,
@@ -111,23 +127,17 @@ fn input(n: usize, section: &Section, library: &Library, diags: &mut Diagnostics
         inputs::KINDS.iter().map(|k| k.info.name),
         diags,
     )?;
-    let input = (kind.build)(&settings, &inputs::BuildContext { library }, diags)?;
+    let input = (kind.build)(&settings, &inputs::BuildContext { library }, diags);
+    let promise = keeping::promise(&settings, service, diags)?;
     let tag = settings.entry("tag").map(|e| e.value.clone()).filter(|t| !t.is_empty());
     Some(PlannedInput {
         label: settings.label.clone(),
         tag_is_set: tag.is_some(),
         tag: tag.unwrap_or_else(|| settings.instance.clone()),
-        mem_buf_limit: settings.size("mem_buf_limit").unwrap_or(0),
-        storage: match settings.str("storage.type") {
-            Some("filesystem") => StorageType::Filesystem,
-            Some("memrb") => StorageType::MemoryRing,
-            _ => StorageType::Memory,
-        },
-        ack: match settings.str("storage.type") {
-            Some("filesystem") => AckLevel::Durable,
-            _ => AckLevel::Delivered,
-        },
-        input,
+        mem_buf_limit: promise.mem_buf_limit,
+        storage: promise.storage,
+        ack: promise.ack,
+        input: input?,
     })
 }
 
@@ -157,7 +167,7 @@ fn output(
     document: &Document,
     service: &Service,
     diags: &mut Diagnostics,
-) -> Option<PlannedOutput> {
+) -> Option<(Settings, PlannedOutput)> {
     let (kind, settings) = settle(
         n,
         section,
@@ -169,7 +179,7 @@ fn output(
     let cx = outputs::BuildContext {
         escape_unicode: service.escape_unicode,
         flush: service.flush,
-        retry: outputs::RetryPolicy::default(),
+        retry: keeping::retry(&settings, service, diags),
     };
     let output = (kind.build)(&settings, &cx, diags)?;
     let mut matcher = matcher(&settings, diags);
@@ -181,14 +191,15 @@ fn output(
     {
         matcher.pattern = Some(TagPattern::new("*"));
     }
-    Some(PlannedOutput {
+    let output = PlannedOutput {
         label: settings.label.clone(),
-        identity: settings.label.clone(),
-        limit: None,
-        overflow: Overflow::Block,
+        identity: String::new(),
+        limit: keeping::limit(&settings),
+        overflow: keeping::overflow(&settings),
         matcher,
         output,
-    })
+    };
+    Some((settings, output))
 }
 
 fn matcher(settings: &Settings, diags: &mut Diagnostics) -> Matcher {

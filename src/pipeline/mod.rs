@@ -6,6 +6,7 @@
 mod build;
 pub mod catalog;
 mod intake;
+mod keeping;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -67,6 +68,11 @@ impl Pipeline {
             diags.strict(None, "no output", "every record is counted as unrouted");
         }
         Pipeline { plan, service: service.clone() }
+    }
+
+    /// Where what firelane does by default differs from Fluent Bit, for `check`.
+    pub fn notes(&self) -> &[String] {
+        &self.plan.notes
     }
 
     /// Runs until SIGTERM or SIGINT, or until standard input ends where it is read.
