@@ -69,8 +69,8 @@ pub(super) struct Flags {
     /// Passed over with a warning: firelane's plugins are built in
     #[arg(short = 'e', long = "plugin", value_name = "FILE.so")]
     plugins: Vec<String>,
-    /// Where records are kept
-    #[arg(help_heading = WITHOUT_EFFECT, short = 'b', long = "storage_path", value_name = "DIR")]
+    /// Where records are kept (storage.path)
+    #[arg(short = 'b', long = "storage_path", value_name = "DIR")]
     storage_path: Option<String>,
     /// The HTTP server
     #[arg(help_heading = WITHOUT_EFFECT, short = 'H', long)]
