@@ -318,7 +318,8 @@ fn scan(
             Step::Damage(gap) => gaps.push(gap),
             Step::End { at, torn } => {
                 // A side segment has one life, and its file grows with it: whatever stands there was begun.
-                let rest = Gap { at, bytes: end - at, records: 0, first: piece.last.load(Acquire) + 1, next: None };
+                let rest =
+                    Gap { at, bytes: end - at, records: 0, first: piece.last.load(Acquire) + 1, next: None };
                 let torn = torn.or((rest.bytes > 0 && side).then_some(rest));
                 if let Some(gap) = torn.filter(|_| most == Seq::MAX) {
                     opened.damage.push(quarantine::keep(vfs, &*piece.file, &piece.name, gap, true));

@@ -155,7 +155,13 @@ impl Walk {
             }
             None => {
                 let bytes = self.limit - at;
-                let torn = self.is_begun(at)?.then_some(Gap { at, bytes, records, first: self.last + 1, next: None });
+                let torn = self.is_begun(at)?.then_some(Gap {
+                    at,
+                    bytes,
+                    records,
+                    first: self.last + 1,
+                    next: None,
+                });
                 Ok(Step::End { at, torn })
             }
         }

@@ -77,7 +77,12 @@ fn build() -> World {
     go(Step::NewOwner);
     go(Step::NewOwner);
     for n in 0..8 {
-        go(Step::Append(vec![frame(&[0], 60_000), frame(&[0, 1], 700 + n), frame(&[0], 60_000), frame(&[1], 300)]));
+        go(Step::Append(vec![
+            frame(&[0], 60_000),
+            frame(&[0, 1], 700 + n),
+            frame(&[0], 60_000),
+            frame(&[1], 300),
+        ]));
         go(Step::Pull(0, 1 << 20));
         go(Step::Settle(0, usize::MAX, Order::Oldest));
         go(Step::Maintain(1100));
@@ -186,7 +191,13 @@ fn takes_all(action: Action, ranges: &[(usize, usize)]) -> bool {
     matches!(action, Action::Remove | Action::OddName) || hurts(ranges, 0, 64)
 }
 
-fn damage_segment(world: &World, name: &str, action: Action, place: Place, seed: u64) -> Option<Result<(), String>> {
+fn damage_segment(
+    world: &World,
+    name: &str,
+    action: Action,
+    place: Place,
+    seed: u64,
+) -> Option<Result<(), String>> {
     let before = world.disk.bytes_of(name).unwrap();
     let stakes = world.model.stakes();
     let frames = frames_in(&before, &stakes);
@@ -225,7 +236,10 @@ fn judge(
             return Err(format!("{lost:?} is lost and was not in {name}"));
         };
         if !all && !hurts(ranges, frame.start, frame.end.next_multiple_of(8)) {
-            return Err(format!("{lost:?} at {}..{} is lost, damaged were {ranges:?}", frame.start, frame.end));
+            return Err(format!(
+                "{lost:?} at {}..{} is lost, damaged were {ranges:?}",
+                frame.start, frame.end
+            ));
         }
         let reported = world.damage.iter().any(|damage| {
             let (from, to) = (damage.offset as usize, (damage.offset + damage.bytes) as usize);
@@ -313,7 +327,8 @@ fn damage_to_a_cursor_repeats_and_loses_nothing() {
                 world.disk.take(&name);
                 world.disk.put(&name, &bytes);
                 world.model.repeats = true;
-                let outcome = world.check(false).and_then(|()| world.start(false)).and_then(|()| world.finish());
+                let outcome =
+                    world.check(false).and_then(|()| world.start(false)).and_then(|()| world.finish());
                 if let Err(why) = outcome {
                     broken.push(format!("{action:?} in {place} of {name}: {why}"));
                 }

@@ -255,7 +255,8 @@ impl Model {
     ) -> Result<(), String> {
         let empty = BTreeMap::new();
         let entries = self.owed.get(&who).unwrap_or(&empty);
-        let mut due = entries.range(from..next.max(from)).filter(|(_, e)| e.status == Status::Owed).peekable();
+        let mut due =
+            entries.range(from..next.max(from)).filter(|(_, e)| e.status == Status::Owed).peekable();
         for frame in frames {
             let Some((&seq, entry)) = due.next() else {
                 return Err(format!("owner {who}: frame {} is not owed", frame.seq));
@@ -269,7 +270,9 @@ impl Model {
             self.same(who, frame)?;
         }
         match due.next() {
-            Some((seq, _)) => Err(format!("owner {who}: read from {from} to {next}, frame {seq} did not come")),
+            Some((seq, _)) => {
+                Err(format!("owner {who}: read from {from} to {next}, frame {seq} did not come"))
+            }
             None => Ok(()),
         }
     }
@@ -328,7 +331,9 @@ impl Model {
                 continue;
             }
             if self.done.contains(&(who, seq)) {
-                return Err(format!("owner {who}: frame {seq} was settled, its cursor synced, and came again"));
+                return Err(format!(
+                    "owner {who}: frame {seq} was settled, its cursor synced, and came again"
+                ));
             }
             let twice = entries.values().any(|entry| entry.id == id);
             let sent = &self.sent[&id];
@@ -353,8 +358,11 @@ impl Model {
 
     fn not_seen(&mut self, who: Who, seen: &BTreeSet<Seq>, power: bool) -> Result<(), String> {
         let entries = self.owed.entry(who).or_default();
-        let absent: Vec<(Seq, Entry)> =
-            entries.iter().filter(|(seq, _)| !seen.contains(seq)).map(|(&seq, &entry)| (seq, entry)).collect();
+        let absent: Vec<(Seq, Entry)> = entries
+            .iter()
+            .filter(|(seq, _)| !seen.contains(seq))
+            .map(|(&seq, &entry)| (seq, entry))
+            .collect();
         for (seq, entry) in absent {
             match entry.status {
                 Status::Settled if power => {
@@ -436,7 +444,9 @@ impl Model {
         // An id may be given again once its record is let go and a new process has begun: the records of one id and their
         // ends stand in the log in turns. An id that is held must not.
         match last {
-            Some(id) if next <= id => Err(format!("the next id for a held record is {next}, and {id} is held")),
+            Some(id) if next <= id => {
+                Err(format!("the next id for a held record is {next}, and {id} is held"))
+            }
             _ => Ok(()),
         }
     }

@@ -132,7 +132,10 @@ fn a_power_cut_at_any_call_of_the_script_breaks_no_promise() {
                 second.power_cut_as(again, mood).unwrap_or_else(|why| panic!("{at} ({mood:?}): {why}"));
                 points += 1;
                 if rng.chance(if thorough { 100 } else { 30 }) {
-                    second.start(true).and_then(|()| second.finish()).unwrap_or_else(|why| panic!("{at}: {why}"));
+                    second
+                        .start(true)
+                        .and_then(|()| second.finish())
+                        .unwrap_or_else(|why| panic!("{at}: {why}"));
                 }
                 again += every;
             }

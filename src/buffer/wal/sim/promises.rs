@@ -175,13 +175,19 @@ fn a_failed_write_or_sync_is_made_good_in_another_segment_and_the_log_goes_on() 
         steps(&mut world, &[Step::NewOwner, Step::Append(vec![frame(&[0], 3000)])]);
         // Everything fails for a while: nothing is stored.
         let before = world.model.owed_bytes();
-        steps(&mut world, &[Step::SetFaults(faults), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])]);
+        steps(
+            &mut world,
+            &[Step::SetFaults(faults), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])],
+        );
         assert_eq!(world.model.owed_bytes(), before, "{faults:?}");
         // The disk works again; one call fails, and the append does not.
         steps(&mut world, &[Step::SetFaults(Faults::default()), Step::Append(vec![frame(&[0], 3000)])]);
         for call in 0..2 {
             let (before, hit) = (world.model.owed_bytes(), world.disk.faults_hit());
-            steps(&mut world, &[Step::FailCallIn(call), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])]);
+            steps(
+                &mut world,
+                &[Step::FailCallIn(call), Step::Append(vec![frame(&[0], 3000), frame(&[0], 4000)])],
+            );
             assert!(world.disk.faults_hit() > hit && world.model.owed_bytes() > before, "call {call}");
         }
         for (mood, seed) in [(Mood::AllOld, 1), (Mood::AllNew, 2), (Mood::OldOrNew, 3)] {

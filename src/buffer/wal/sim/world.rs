@@ -642,7 +642,13 @@ impl World {
         }
         let used = self.disk.used();
         let owed = self.model.owed_bytes() + self.model.held_bytes();
-        let fixed: u64 = self.disk.names().iter().filter(|name| !name.ends_with(".wal") || name.starts_with("corrupt-")).map(|name| self.disk.size_of(name)).sum();
+        let fixed: u64 = self
+            .disk
+            .names()
+            .iter()
+            .filter(|name| !name.ends_with(".wal") || name.starts_with("corrupt-"))
+            .map(|name| self.disk.size_of(name))
+            .sum();
         let side = self.disk.names().iter().filter(|name| name.starts_with("side-")).count() as u64;
         let spare = self.disk.names().iter().filter(|name| name.starts_with("spare-")).count() as u64;
         let allowed = 4 * owed + (2 + spare.min(2) + side.min(self.owners.len() as u64)) * SEGMENT + fixed;
