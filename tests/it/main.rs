@@ -9,6 +9,8 @@
 mod acks;
 mod bad_input;
 mod disk_full;
+mod forward_out;
+mod forward_peer;
 mod pieces;
 mod samples;
 mod shutdown;

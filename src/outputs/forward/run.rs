@@ -181,12 +181,19 @@ impl Runner {
                     return End::Spent("it has carried what it may");
                 }
             }
-            if !acks && self.window.has_unwritten() && !self.window.is_within() && link.conn.has_news() {
-                // Without acks a write into a closed connection is lost: hear first what the peer has to say.
+            if self.window.has_unwritten()
+                && !self.window.is_within()
+                && (!acks || self.window.oldest_sent().is_none())
+                && link.conn.has_news()
+            {
+                // A peer may have closed an idle connection: hear first what it has to say. Without acks a write into a
+                // closed connection would be lost.
                 let heard = link.conn.step(&[], false, &mut link.input);
                 match tokio::time::timeout(NEWS, heard).await {
-                    Ok(Ok(Did::Read(0))) => return End::Lost("the peer closed the connection".into()),
-                    Ok(Err(e)) => return End::Lost(e.to_string()),
+                    Ok(Ok(Did::Read(0))) => {
+                        return self.gone("the peer closed the connection".into(), messages);
+                    }
+                    Ok(Err(e)) => return self.gone(e.to_string(), messages),
                     Ok(Ok(_)) | Err(_) => {}
                 }
             }
@@ -197,46 +204,57 @@ impl Runner {
             let flush = self.window.is_unflushed();
             let wants = !ended && !spent && self.window.has_room();
             tokio::select! {
-                biased;
-                did = link.conn.step(slices, flush, &mut link.input) => {
-                    let now = Instant::now();
-                    match did {
-                        Ok(Did::Wrote(n)) => {
-                            messages += self.window.wrote(n, now);
-                            (last_write, last_use) = (now, now);
-                        }
-                        Ok(Did::Flushed) => {
-                            self.window.flush();
-                            if !acks {
-                                self.progress(queue);
+                            biased;
+                            did = link.conn.step(slices, flush, &mut link.input) => {
+                                let now = Instant::now();
+                                match did {
+                                    Ok(Did::Wrote(n)) => {
+                                        messages += self.window.wrote(n, now);
+                                        (last_write, last_use) = (now, now);
+                                    }
+                                    Ok(Did::Flushed) => {
+                                        self.window.flush();
+                                        if !acks {
+                                            self.progress(queue);
+                                        }
+                                    }
+                                    Ok(Did::Read(0)) => {
+                                        return self.gone("the peer closed the connection".into(), messages);
+                                    }
+            Ok(Did::Read(_)) => match self.answers(link, queue) {
+                                        Err(cause) => return End::Lost(cause),
+                                        Ok(true) => (last_ack, last_use) = (now, now),
+                                        Ok(false) => {}
+                                    },
+                                    Err(e) => return self.gone(e.to_string(), messages),
+                                }
+                            }
+                            delivery = queue.recv(), if wants => match delivery {
+                                Some(delivery) => self.take(Some(delivery), queue),
+                                None => ended = true,
+                            },
+                            () = until(due.map(|(at, _)| at)) => {
+                                match due {
+                                    Some((_, Due::Idle)) => return End::Spent("it was idle"),
+                                    Some((_, Due::Ack)) => return End::Lost(format!(
+                                        "no ack within {:?}; see the peer's log, or raise ack_timeout", self.timing.ack
+                                    )),
+                                    Some((_, Due::Io)) | None => return End::Lost(
+                                        "the peer takes nothing any more (net.io_timeout)".into()
+                                    ),
+                                }
                             }
                         }
-                        Ok(Did::Read(0)) => return End::Lost("the peer closed the connection".into()),
-                        Ok(Did::Read(_)) => match self.answers(link, queue) {
-                            Err(cause) => return End::Lost(cause),
-                            Ok(true) => (last_ack, last_use) = (now, now),
-                            Ok(false) => {}
-                        },
-                        Err(e) => return End::Lost(e.to_string()),
-                    }
-                }
-                delivery = queue.recv(), if wants => match delivery {
-                    Some(delivery) => self.take(Some(delivery), queue),
-                    None => ended = true,
-                },
-                () = until(due.map(|(at, _)| at)) => {
-                    match due {
-                        Some((_, Due::Idle)) => return End::Spent("it was idle"),
-                        Some((_, Due::Ack)) => return End::Lost(format!(
-                            "no ack within {:?}; see the peer's log, or raise ack_timeout", self.timing.ack
-                        )),
-                        Some((_, Due::Io)) | None => return End::Lost(
-                            "the peer takes nothing any more (net.io_timeout)".into()
-                        ),
-                    }
-                }
-            }
         }
+    }
+
+    /// The connection is no more. That a peer closes one that has carried something and has nothing in flight is its
+    /// right, and no failure.
+    fn gone(&self, cause: String, messages: u64) -> End {
+        if messages > 0 && !self.window.is_within() && self.window.oldest_sent().is_none() {
+            return End::Spent("the peer closed it while it was idle");
+        }
+        End::Lost(cause)
     }
 
     /// What is to happen next by itself.

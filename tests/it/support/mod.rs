@@ -3,6 +3,7 @@
 
 pub(crate) mod forward;
 pub(crate) mod ledger;
+pub(crate) mod peer;
 pub(crate) mod router;
 
 use std::time::{Duration, Instant};

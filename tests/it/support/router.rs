@@ -95,6 +95,11 @@ impl Router {
         eventually(&format!("a message with {words:?}"), || self.messages().contains(words).then_some(()));
     }
 
+    /// The port in its configuration.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A new unix connection.
     pub(crate) fn unix(&self) -> UnixStream {
         let stream = UnixStream::connect(self.path("in.sock")).unwrap();
@@ -173,7 +178,7 @@ impl Ended {
 }
 
 /// A TCP port that nobody has: below those that the kernel gives to clients, and each only once.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + (std::process::id() % 7_000) as u16;
     (0..1_000)
