@@ -172,17 +172,33 @@ impl Walk {
         let mut patience = (self.limit * PATIENCE).max(WINDOW as u64);
         let mut at = from;
         while at + HEAD as u64 <= self.limit {
-            if self.claims(at)?.is_some_and(|(seq, _)| self.plausible(seq)) {
-                if let Some((found, _)) = self.frame_at(at)?.filter(|(p, _)| self.plausible(p.seq)) {
-                    return Ok(Some((at, found.seq)));
-                }
-                // What this try may have read.
-                let declared =
-                    self.bytes(at, 4)?.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-                patience = patience.saturating_sub(u64::from(declared).min(self.limit));
-                if patience == 0 {
-                    return Ok(None);
-                }
+            let window = self.bytes(at, HEAD)?;
+            let places = (window.len() + ALIGN as usize).saturating_sub(HEAD) / ALIGN as usize;
+            if places == 0 {
+                return Ok(None);
+            }
+            let hit = (0..places).find(|place| {
+                let head = window.get(place * ALIGN as usize..).unwrap_or_default();
+                head.get(4).is_some_and(|kind| (1..=2).contains(kind))
+                    && head
+                        .get(8..16)
+                        .and_then(|b| b.try_into().ok())
+                        .is_some_and(|b| self.plausible(u64::from_le_bytes(b)))
+            });
+            let Some(place) = hit else {
+                at += places as u64 * ALIGN;
+                continue;
+            };
+            at += place as u64 * ALIGN;
+            if let Some((found, _)) = self.frame_at(at)?.filter(|(p, _)| self.plausible(p.seq)) {
+                return Ok(Some((at, found.seq)));
+            }
+            // What this try may have read.
+            let declared =
+                self.bytes(at, 4)?.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+            patience = patience.saturating_sub(u64::from(declared).min(self.limit));
+            if patience == 0 {
+                return Ok(None);
             }
             at += ALIGN;
         }
