@@ -194,14 +194,12 @@ fn takes_all(action: Action, ranges: &[(usize, usize)]) -> bool {
 fn damage_segment(
     world: &World,
     name: &str,
-    action: Action,
-    place: Place,
+    frames: &[Found],
+    (action, place): (Action, Place),
     seed: u64,
 ) -> Option<Result<(), String>> {
     let before = world.disk.bytes_of(name).unwrap();
-    let stakes = world.model.stakes();
-    let frames = frames_in(&before, &stakes);
-    let at = place_in(place, &frames)?;
+    let at = place_in(place, frames)?;
     let mut world = world.fork();
     world.expect_damage();
     let mut bytes = before.clone();
@@ -218,7 +216,7 @@ fn damage_segment(
     // A lost end of the log takes numbers with it.
     let silent = matches!(action, Action::Remove | Action::OddName)
         || (action == Action::Truncate && name.starts_with("side"));
-    Some(judge(&mut world, name, &frames, &ranges, takes_all(action, &ranges), silent))
+    Some(judge(&mut world, name, frames, &ranges, takes_all(action, &ranges), silent))
 }
 
 fn judge(
@@ -253,7 +251,7 @@ fn judge(
             return Err(format!("{lost:?} is lost and not reported: {:?}", world.damage));
         }
     }
-    // The log goes on, and says nothing new about what it has said.
+    // The log goes on.
     world.start(false)?;
     world.finish()?;
     match world.model.missing.first() {
@@ -288,12 +286,15 @@ fn damage_to_a_segment_costs_the_damaged_frames_alone_and_is_reported() {
     let mut broken = Vec::new();
     let mut cases = 0;
     for (kind, name) in segments(&world) {
+        let frames = frames_in(&world.disk.bytes_of(&name).unwrap(), &world.model.stakes());
         for action in ACTIONS {
             for (n, place) in PLACES.into_iter().enumerate() {
                 if n > 0 && matches!(action, Action::CutLast | Action::Remove | Action::OddName) {
                     continue;
                 }
-                let Some(outcome) = damage_segment(&world, &name, action, place, n as u64) else { continue };
+                let Some(outcome) = damage_segment(&world, &name, &frames, (action, place), n as u64) else {
+                    continue;
+                };
                 cases += 1;
                 if let Err(why) = outcome {
                     broken.push(format!("{action:?} at {place:?} of the {kind} segment {name}: {why}"));

@@ -60,6 +60,18 @@ struct State {
     faults_hit: u64,
     rng: Rng,
     trace: Option<Vec<String>>,
+    lie: Option<Lie>,
+}
+
+/// A sync that says it worked and does nothing: the disk as a log sees it that forgets the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Of segments.
+    Segments,
+    /// Of cursors.
+    Cursors,
+    /// Of the directory.
+    Names,
 }
 
 /// The disk; clones share it, [`Disk::fork`] does not.
@@ -85,6 +97,7 @@ impl Disk {
             faults_hit: 0,
             rng: Rng::new(seed),
             trace: None,
+            lie: None,
         })))
     }
 
@@ -112,6 +125,10 @@ impl Disk {
 
     pub(super) fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    pub(super) fn set_lie(&self, lie: Lie) {
+        self.state().lie = Some(lie);
     }
 
     /// Fails the `n`-th call from now (0: the next one), whatever it is.
@@ -402,8 +419,10 @@ impl Vfs for SimVfs {
         if state.begin(self.life, true, chance)? {
             return cut(true, ());
         }
-        state.durable_names = state.names.clone();
-        state.pending.clear();
+        if state.lie != Some(Lie::Names) {
+            state.durable_names = state.names.clone();
+            state.pending.clear();
+        }
         Ok(())
     }
 
@@ -474,7 +493,10 @@ impl File for SimFile {
         let chance = state.faults.sync;
         match state.begin(self.life, true, chance) {
             Ok(false) => {
-                state.files[self.id].sync();
+                let kind = if self.name.contains(".cur") { Lie::Cursors } else { Lie::Segments };
+                if state.lie != Some(kind) {
+                    state.files[self.id].sync();
+                }
                 Ok(())
             }
             Ok(true) => cut(true, ()),
