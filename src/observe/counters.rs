@@ -150,9 +150,16 @@ impl Totals {
         })
     }
 
-    /// Records accepted and then given up.
+    /// Records accepted and then given up. What a disk has damaged is reported and counted, but nobody here gave it up.
     pub fn lost(&self) -> u64 {
-        self.outputs.iter().map(|(_, o)| o.all_dropped()).sum()
+        let damaged = |o: &Output| {
+            DROPS
+                .iter()
+                .zip(&o.dropped)
+                .find(|(d, _)| **d == Drop::Damaged)
+                .map_or(0, |(_, c)| c.load(Relaxed))
+        };
+        self.outputs.iter().map(|(_, o)| o.all_dropped() - damaged(o)).sum()
     }
 }
 

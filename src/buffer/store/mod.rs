@@ -13,7 +13,7 @@ mod cut;
 mod outlet;
 mod replay;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -164,6 +164,19 @@ impl Shared {
 /// Held records of each tag.
 pub type ByTag = HashMap<Box<[u8]>, Vec<HeldRecord>>;
 
+/// Places of damage that were reported: each output's reader comes past them.
+type Reported = HashSet<(String, u64)>;
+
+/// Whether nobody has reported it yet.
+fn first_report(reported: &Mutex<Reported>, damage: &Damage) -> bool {
+    let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+    // Damage is rare; should a disk be full of it, what comes late may be said twice.
+    if reported.len() >= 1024 {
+        reported.clear();
+    }
+    reported.insert((damage.file.clone(), damage.offset))
+}
+
 /// The store. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
@@ -200,8 +213,11 @@ impl Store {
     ) -> Result<Opened, String> {
         let (space, volume) = vfs.space().map_err(|e| unusable(path, &e))?;
         let (mut log, found) = Log::open(vfs, Options::default()).map_err(|e| e.to_string())?;
+        let reported = Arc::new(Mutex::new(Reported::new()));
         for damage in &found.damage {
-            report(damage);
+            if first_report(&reported, damage) {
+                report(damage);
+            }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let reserve = (volume / 8).min(4 << 20);
@@ -215,12 +231,14 @@ impl Store {
             let limit = owner.limit.unwrap_or(share).max(1);
             let outlet = Arc::new(Outlet::new(id, owner, limit, from, found.next_seq));
             outlet.owed(log.owed_bytes(id));
-            replays.push(replay::Replay::new(
+            let replay = replay::Replay::new(
                 Arc::clone(&outlet),
                 log.reader(id),
                 budget.clone(),
                 found.next_seq,
-            ));
+                Arc::clone(&reported),
+            );
+            replays.push(replay);
             outlets.push(outlet);
         }
         let shared = Arc::new(Shared {
@@ -405,10 +423,12 @@ fn unusable(path: &Path, e: &io::Error) -> String {
 
 /// Says what was lost, and where.
 fn report(damage: &Damage) {
-    tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, torn = damage.torn,
-    "corrupt storage: {}", if damage.torn {
-        "a torn frame at the end was cut; it was never acknowledged"
+    let kept = damage.kept.as_deref().unwrap_or("nowhere");
+    if damage.torn {
+        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
+            "corrupt storage: the last frame is torn and was cut; unless the file was shortened since, nobody was told that it is stored");
     } else {
-        "a damaged frame was skipped; its bytes are kept beside the log"
-    });
+        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, records = damage.records, %kept,
+            "corrupt storage: a damaged frame was skipped");
+    }
 }

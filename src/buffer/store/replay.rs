@@ -3,12 +3,14 @@
 //! Enters: frames from the log, a block at a time. Leaves: deliveries into the output's queue, waiting for its room. The
 //! memory of a block is charged to the budget. Can go wrong: a damaged frame, which is counted as dropped and reported.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::Reported;
 use super::outlet::Outlet;
 use crate::buffer::wal::{Read, Reader, Seq};
+use crate::observe::counters::Drop as DropReason;
 use crate::record::Chunk;
 use crate::rt::{Budget, Keeper};
 
@@ -23,11 +25,18 @@ pub(super) struct Replay {
     budget: Budget,
     /// Frames below were stored by an earlier process.
     first: Seq,
+    reported: Arc<Mutex<Reported>>,
 }
 
 impl Replay {
-    pub(super) fn new(outlet: Arc<Outlet>, reader: Reader, budget: Budget, first: Seq) -> Replay {
-        Replay { outlet, reader, budget, first }
+    pub(super) fn new(
+        outlet: Arc<Outlet>,
+        reader: Reader,
+        budget: Budget,
+        first: Seq,
+        reported: Arc<Mutex<Reported>>,
+    ) -> Replay {
+        Replay { outlet, reader, budget, first, reported }
     }
 
     pub(super) fn label(&self) -> &str {
@@ -65,7 +74,12 @@ impl Replay {
     async fn hand_out(&mut self, from: Seq, mut read: Read, tail: Seq, mut charge: crate::rt::Charge) {
         let outlet = &self.outlet;
         for damage in &read.damage {
-            super::report(damage);
+            // What it held may have been owed to others as well, or to nobody here: at most so many are lost.
+            if super::first_report(&self.reported, damage) {
+                super::report(damage);
+                outlet.counters().recovered.fetch_add(damage.records, Relaxed);
+                outlet.counters().dropped(DropReason::Damaged, damage.records);
+            }
         }
         if let Some(cause) = &read.failed {
             tracing::error!(output = %outlet.label(), %cause, "cannot read stored records, trying again");
