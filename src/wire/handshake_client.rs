@@ -94,11 +94,11 @@ impl Waiting<'_> {
         };
         match read_pong(bytes) {
             None => Step::Refused("the peer sent no PONG".to_owned()),
-            Some((false, reason, ..)) => Step::Refused(format!(
+            Some(Pong { good: false, reason, .. }) => Step::Refused(format!(
                 "the peer refused the handshake: {}; check Shared_Key, Username and Password",
                 String::from_utf8_lossy(reason)
             )),
-            Some((true, _, host, proof)) => {
+            Some(Pong { host, proof, .. }) => {
                 let key = self.login.shared_key.as_bytes();
                 let wanted = digest(&[self.salt.as_bytes(), host, &self.nonce, key]);
                 if equal(wanted.as_bytes(), proof) {
@@ -135,8 +135,16 @@ fn read_helo(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((nonce?, auth))
 }
 
-/// Result, reason, the server's name and its proof.
-fn read_pong(bytes: &[u8]) -> Option<(bool, &[u8], &[u8], &[u8])> {
+/// What a PONG says.
+struct Pong<'a> {
+    good: bool,
+    reason: &'a [u8],
+    /// The server's name and its proof.
+    host: &'a [u8],
+    proof: &'a [u8],
+}
+
+fn read_pong(bytes: &[u8]) -> Option<Pong<'_>> {
     let (Value::Array { count: 5.., at }, _) = msgpack::read(bytes, 0)? else { return None };
     let (word, at) = msgpack::read(bytes, at)?;
     let (good, at) = msgpack::read(bytes, at)?;
@@ -146,12 +154,12 @@ fn read_pong(bytes: &[u8]) -> Option<(bool, &[u8], &[u8], &[u8])> {
     if word.text()? != b"PONG" {
         return None;
     }
-    Some((
-        good == Value::Bool(true),
-        reason.text().unwrap_or_default(),
-        host.text().unwrap_or_default(),
-        proof.text().unwrap_or_default(),
-    ))
+    Some(Pong {
+        good: good == Value::Bool(true),
+        reason: reason.text().unwrap_or_default(),
+        host: host.text().unwrap_or_default(),
+        proof: proof.text().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

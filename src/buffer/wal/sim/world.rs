@@ -551,7 +551,7 @@ impl World {
         let mut holds = Vec::new();
         let kind = if shape.holds > 0 {
             owners.clear();
-            let len = 1 + shape.bytes / shape.holds % 60_000;
+            let len = 1 + shape.bytes.checked_div(shape.holds).unwrap_or(0) % 60_000;
             for _ in 0..shape.holds {
                 body.extend(entry(&mut self.rng, len));
                 holds.push(self.next_hold);
