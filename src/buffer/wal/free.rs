@@ -67,16 +67,17 @@ impl Log {
     fn free_main(&self) -> Vec<bool> {
         let Some(last) = self.main.last() else { return Vec::new() };
         let idle = |s: &Segment| s.owed.is_empty() && s.held == 0;
-        if last.sealed && self.main.iter().all(idle) {
+        let no_holds = self.main.len() == 1 || !self.main.iter().any(|s| s.had_holds);
+        if last.sealed && no_holds && self.main.iter().all(idle) {
             return vec![true; self.main.len()];
         }
         let active = self.main.len() - 1;
         // A start looks for held records from `held_from` of the last segment on. Numbers that let them go are in the same
-        // or in later segments, so that these must stay as long as a segment with the records does.
+        // or in later segments, so that these must stay until a segment with the records is gone, and that is on the disk.
         let mut stays = false;
         let decide = |(at, s): (usize, &Segment)| {
             let goes = idle(s) && at < active && !stays;
-            stays |= !goes && s.had_holds && s.piece.first >= last.held_from;
+            stays |= s.had_holds && s.piece.first >= last.held_from;
             goes
         };
         self.main.iter().enumerate().map(decide).collect()
@@ -104,10 +105,24 @@ impl Log {
         self.publish();
         let mut result = Ok(());
         for segment in gone {
-            freed.segments += 1;
-            freed.bytes += segment.capacity;
             let file = Arc::clone(&segment.piece.file);
-            result = result.and(self.spares.keep(&segment.piece.name, file, segment.capacity));
+            match self.spares.keep(&segment.piece.name, file, segment.capacity) {
+                Ok(()) => {
+                    freed.segments += 1;
+                    freed.bytes += segment.capacity;
+                }
+                Err(e) => {
+                    result = result.and(Err(e));
+                    // It is still there: next time. A side segment is found by the next start.
+                    if !segment.piece.name.starts_with("side-") {
+                        let at = self.main.partition_point(|s| s.piece.first < segment.piece.first);
+                        self.main.insert(at, segment);
+                    }
+                }
+            }
+        }
+        if result.is_err() {
+            self.publish();
         }
         self.stats.freed_segments += freed.segments;
         result.and(self.vfs.sync_dir()).map(|()| freed)
