@@ -7,11 +7,11 @@
 //! filters/     grep modify parser multiline ...         chunks -> chunks
 //! router/      tag patterns, the route cache            which filters, which outputs
 //! buffer/      write-ahead log, dead letters             what waits, also across a crash
-//! outputs/     file stdout null                         chunks -> the world
+//! outputs/     file forward stdout null                 chunks -> the world
 //! ------------------------------------------------------------------------------------------------------------
 //! config/      text -> sections -> checked settings     wire/        pure codecs: msgpack, forward frames, JSON
 //! record/      chunk, tag, record view, ack handle      observe/     counters, logs
-//! text/        parsers, multiline, times, accessors     net/         listeners, TLS
+//! text/        parsers, multiline, times, accessors     net/         listeners, connections, TLS
 //! rt/          supervised tasks, stop signal, budget, queues
 //! ```
 //!

@@ -135,13 +135,12 @@ fn read_helo(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((nonce?, auth))
 }
 
-/// What a PONG says.
-struct Pong<'a> {
+/// A PONG as it came.
+struct Pong<'b> {
     good: bool,
-    reason: &'a [u8],
-    /// The server's name and its proof.
-    host: &'a [u8],
-    proof: &'a [u8],
+    reason: &'b [u8],
+    host: &'b [u8],
+    proof: &'b [u8],
 }
 
 fn read_pong(bytes: &[u8]) -> Option<Pong<'_>> {

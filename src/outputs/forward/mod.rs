@@ -242,6 +242,7 @@ impl Output for Forward {
                 retry: self.retry,
                 window: Window::default(),
                 trouble: None,
+                is_new: true,
             };
             runner.run(queue).await;
         })

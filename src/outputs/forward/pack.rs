@@ -202,9 +202,9 @@ impl Packer {
             made.clear();
             if let TagChoice::Made(template) = &self.format.tag {
                 let record = crate::record::Record::open(bytes, &entry, Time::default(), &mut self.scratch);
-                if !template.render(tag, &record, None, &mut made) {
-                    // As in Fluent Bit: what cannot be made is the record's own tag.
-                    made.clear();
+                // A part that is missing is left out; where nothing is left, the record's own tag is better than none.
+                let _complete = template.render(tag, &record, None, &mut made);
+                if made.is_empty() {
                     made.extend_from_slice(tag.as_bytes());
                 }
             }

@@ -50,6 +50,8 @@ pub(super) struct Runner {
     pub(super) window: Window,
     /// Why the peer cannot be reached at present; told once.
     pub(super) trouble: Option<String>,
+    /// It was never connected.
+    pub(super) is_new: bool,
 }
 
 /// Why a connection ended.
@@ -75,7 +77,10 @@ impl Runner {
             }
             let cause = match link::open(&self.dialer, self.login.as_ref()).await {
                 Ok(mut link) => {
-                    tracing::info!(output = %queue.label(), peer = %self.dialer.target, "connected");
+                    // Once: later ones come and go with load.
+                    if std::mem::replace(&mut self.is_new, false) {
+                        tracing::info!(output = %queue.label(), peer = %self.dialer.target, "connected");
+                    }
                     match self.talk(&mut link, &mut queue).await {
                         End::Finished => return link.conn.close().await,
                         End::Spent(why) => {
@@ -171,7 +176,12 @@ impl Runner {
             let spent = self.timing.recycle > 0 && messages >= self.timing.recycle
                 || self.timing.idle.is_none() && messages > 0;
             if !spent {
+                let was_empty = self.window.is_empty();
                 self.take(None, queue);
+                if was_empty {
+                    // What comes after a quiet time is late from now on.
+                    last_write = Instant::now();
+                }
             }
             if self.window.is_empty() {
                 if ended {
@@ -194,7 +204,12 @@ impl Runner {
                         return self.gone("the peer closed the connection".into(), messages);
                     }
                     Ok(Err(e)) => return self.gone(e.to_string(), messages),
-                    Ok(Ok(_)) | Err(_) => {}
+                    Ok(Ok(_)) => {
+                        if let Err(cause) = self.answers(link, queue) {
+                            return End::Lost(cause);
+                        }
+                    }
+                    Err(_) => {}
                 }
             }
             let due = self.due(acks, last_ack, last_write, last_use);
@@ -203,48 +218,53 @@ impl Runner {
             let slices: &[IoSlice<'_>] = &slices;
             let flush = self.window.is_unflushed();
             let wants = !ended && !spent && self.window.has_room();
-            tokio::select! {
-                            biased;
-                            did = link.conn.step(slices, flush, &mut link.input) => {
-                                let now = Instant::now();
-                                match did {
-                                    Ok(Did::Wrote(n)) => {
-                                        messages += self.window.wrote(n, now);
-                                        (last_write, last_use) = (now, now);
-                                    }
-                                    Ok(Did::Flushed) => {
-                                        self.window.flush();
-                                        if !acks {
-                                            self.progress(queue);
-                                        }
-                                    }
-                                    Ok(Did::Read(0)) => {
-                                        return self.gone("the peer closed the connection".into(), messages);
-                                    }
-            Ok(Did::Read(_)) => match self.answers(link, queue) {
-                                        Err(cause) => return End::Lost(cause),
-                                        Ok(true) => (last_ack, last_use) = (now, now),
-                                        Ok(false) => {}
-                                    },
-                                    Err(e) => return self.gone(e.to_string(), messages),
-                                }
-                            }
-                            delivery = queue.recv(), if wants => match delivery {
-                                Some(delivery) => self.take(Some(delivery), queue),
-                                None => ended = true,
-                            },
-                            () = until(due.map(|(at, _)| at)) => {
-                                match due {
-                                    Some((_, Due::Idle)) => return End::Spent("it was idle"),
-                                    Some((_, Due::Ack)) => return End::Lost(format!(
-                                        "no ack within {:?}; see the peer's log, or raise ack_timeout", self.timing.ack
-                                    )),
-                                    Some((_, Due::Io)) | None => return End::Lost(
-                                        "the peer takes nothing any more (net.io_timeout)".into()
-                                    ),
-                                }
-                            }
-                        }
+            let event = tokio::select! {
+                biased;
+                did = link.conn.step(slices, flush, &mut link.input) => Event::Did(did),
+                delivery = queue.recv(), if wants => Event::Delivery(delivery),
+                () = until(due.map(|(at, _)| at)) => Event::Due,
+            };
+            let now = Instant::now();
+            match event {
+                Event::Did(Ok(Did::Wrote(n))) => {
+                    messages += self.window.wrote(n, now);
+                    (last_write, last_use) = (now, now);
+                }
+                Event::Did(Ok(Did::Flushed)) => {
+                    self.window.flush();
+                    if !acks {
+                        self.progress(queue);
+                    }
+                }
+                Event::Did(Ok(Did::Read(0))) => {
+                    return self.gone("the peer closed the connection".into(), messages);
+                }
+                Event::Did(Ok(Did::Read(_))) => match self.answers(link, queue) {
+                    Err(cause) => return End::Lost(cause),
+                    Ok(true) => (last_ack, last_use) = (now, now),
+                    Ok(false) => {}
+                },
+                Event::Did(Err(e)) => return self.gone(e.to_string(), messages),
+                Event::Delivery(Some(delivery)) => {
+                    if self.window.is_empty() {
+                        last_write = now;
+                    }
+                    self.take(Some(delivery), queue);
+                }
+                Event::Delivery(None) => ended = true,
+                Event::Due => return self.overdue(due.map(|(_, what)| what)),
+            }
+        }
+    }
+
+    fn overdue(&self, what: Option<Due>) -> End {
+        match what {
+            Some(Due::Idle) => End::Spent("it was idle"),
+            Some(Due::Ack) => End::Lost(format!(
+                "no ack within {:?}; see the peer's log, or raise ack_timeout",
+                self.timing.ack
+            )),
+            Some(Due::Io) | None => End::Lost("the peer takes nothing any more (net.io_timeout)".into()),
         }
     }
 
@@ -306,6 +326,15 @@ impl Runner {
     }
 }
 
+/// What happened on a connection.
+enum Event {
+    Did(std::io::Result<Did>),
+    /// `None`: the queue is closed and empty.
+    Delivery(Option<Delivery>),
+    Due,
+}
+
+/// What is due by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Due {
     Idle,

@@ -185,15 +185,15 @@ fn read_back(messages: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     out
 }
 
-/// Segments of one delivery: a tag, and its records.
-type Segments = Vec<(u8, Vec<(u8, bool)>)>;
+/// Deliveries of segments: a tag, and records with or without metadata.
+type Plan = Vec<Vec<(u8, Vec<(u8, bool)>)>>;
 
-fn any_deliveries() -> impl Strategy<Value = Vec<Segments>> {
+fn any_deliveries() -> impl Strategy<Value = Plan> {
     let records = proptest::collection::vec((0u8..100, any::<bool>()), 1..5);
     proptest::collection::vec(proptest::collection::vec((0u8..3, records), 1..4), 1..6)
 }
 
-fn build(q: &Queue, all: &[Segments]) -> Vec<Delivery> {
+fn build(q: &Queue, all: &Plan) -> Vec<Delivery> {
     all.iter()
         .map(|segs| {
             let tags: Vec<[u8; 1]> = segs.iter().map(|(t, _)| [b'a' + t]).collect();
