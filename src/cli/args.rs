@@ -6,10 +6,21 @@ use clap::{Args, Parser, Subcommand};
 
 use super::job::Job;
 
+const REPLAY: &str = "\
+Records go to the output that had given them up, as it stands in the configuration; where it has none of that name, to
+those that take their tags. Inputs are not opened, storage is not touched, and an output that gives up again leaves its
+records where they are: in the file. Bytes that were no record are reported and left out.
+
+Exit codes:
+  0  every record was delivered
+  1  some were not, or a line is no dead letter; no file was removed
+  2  the configuration or the command line was refused; nothing was sent";
+
 const EXAMPLES: &str = "\
 Examples:
   firelane run -c /fluent-bit/etc/fluent-bit.conf   run with the configuration that ECS wrote
   firelane check -c router.yaml                     validate everything, send nothing
+  firelane replay DIR -c router.yaml                send dead letters once more
   firelane explain                                  list inputs, filters and outputs
   firelane explain filter grep                      the keys of a plugin
   firelane -i dummy -o stdout -m '*'                Fluent Bit's flags, without a command
@@ -36,12 +47,15 @@ pub(super) enum Command {
     Run(Run),
     /// Validate a configuration: everything is built, nothing is opened or sent
     Check(Run),
+    /// Send the records of dead-letter files once more
+    #[command(after_help = REPLAY)]
+    Replay(Replay),
     /// List plugins, or the keys of one with their defaults
     Explain(Explain),
 }
 
 /// The names of the commands.
-pub(super) const COMMANDS: &[&str] = &["run", "check", "explain", "help"];
+pub(super) const COMMANDS: &[&str] = &["run", "check", "replay", "explain", "help"];
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -61,6 +75,21 @@ pub(super) struct Run {
     /// No log, no warnings
     #[arg(short, long)]
     quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Dead-letter files, or directories of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Let the configuration's filters run again: these records have passed them before
+    #[arg(long)]
+    pub(super) filters: bool,
+    /// Remove the files once everything in them was delivered
+    #[arg(long)]
+    pub(super) remove: bool,
+    #[command(flatten)]
+    pub(super) run: Run,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use super::flags::PLACE;
 use super::{EXIT_USAGE, complain};
 use crate::config::{self, Diagnostics, Env, Level, Pos, Section, Service};
 use crate::observe::log;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Replay};
 
 /// What to run or check.
 #[derive(Debug, Default)]
@@ -94,6 +94,25 @@ pub(super) fn run(job: &Job) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     pipeline.run()
+}
+
+/// Sends the records of dead-letter files once more.
+pub(super) fn replay(job: &Job, files: &[PathBuf], filters: bool, remove: bool) -> ExitCode {
+    let (built, diags) = prepare(job);
+    show(&diags, job.strict, job.quiet);
+    let Some((pipeline, service)) = built.filter(|_| !diags.refused(job.strict)) else {
+        complain("error", "the configuration is refused, nothing was sent");
+        return ExitCode::from(EXIT_USAGE);
+    };
+    let started = log::init(&service.log_level, service.log_file.as_deref())
+        .and_then(|()| Replay::new(files, filters, remove));
+    match started {
+        Ok(replay) => pipeline.replay(&replay),
+        Err(e) => {
+            complain("error", e);
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }
 
 /// Builds everything and starts nothing.

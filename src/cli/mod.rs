@@ -1,4 +1,4 @@
-//! What a person types: `run`, `check`, `explain`, and Fluent Bit's own flags.
+//! What a person types: `run`, `check`, `replay`, `explain`, and Fluent Bit's own flags.
 //!
 //! Enters: arguments. Leaves: an exit code: 0 nothing accepted was lost; 1 accepted records were given up, or a port could
 //! not be opened, or a task failed; 2 the configuration or the command line was refused.
@@ -32,6 +32,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(&args) {
         Ok(Cli { command: Command::Run(run) }) => job::run(&run.into()),
         Ok(Cli { command: Command::Check(check) }) => job::check(&check.into(), true),
+        Ok(Cli { command: Command::Replay(args) }) => {
+            job::replay(&args.run.into(), &args.files, args.filters, args.remove)
+        }
         Ok(Cli { command: Command::Explain(what) }) => {
             explain::explain(what.what.as_deref(), what.name.as_deref())
         }

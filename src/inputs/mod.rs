@@ -106,8 +106,9 @@ pub trait Intake: Send {
     /// A run of `count` validated entries with known times; kept without a copy when nothing else is collected.
     fn push_entries(&mut self, tag: &[u8], entries: Bytes, count: u64);
 
-    /// Counts records that could not be taken in. They count as received, too.
-    fn refuse(&mut self, why: Refusal, count: u64);
+    /// Counts records that could not be taken in; they count as received, too. With dead letters their bytes go there
+    /// at the next flush, and an ack waits until they are on disk. `reason` is for a person.
+    fn refuse(&mut self, why: Refusal, count: u64, tag: &[u8], bytes: &[u8], reason: &str);
 
     /// Bytes collected since the last flush.
     fn collected(&self) -> usize;

@@ -117,7 +117,7 @@ impl Splitter {
             }
         };
         if bytes.len() - done > format.limit {
-            self.overlong(&format, intake)?;
+            self.overlong(&format, bytes.get(done..).unwrap_or_default(), intake)?;
             self.passing_over = true;
             self.scanner.skip_to(0);
             self.searched = 0;
@@ -130,7 +130,7 @@ impl Splitter {
     pub(super) fn end(&mut self, rest: &[u8], intake: &mut dyn Intake) {
         let format = Arc::clone(&self.format);
         match &format.framing {
-            Framing::Json(_) if self.scanner.within() => self.refuse(CUT, intake),
+            Framing::Json(_) if self.scanner.within() => self.refuse(CUT, &format.tag, rest, intake),
             Framing::Pieces { parser, .. } if !self.passing_over && !rest.is_empty() => {
                 self.piece(rest, parser.as_deref(), &format, Time::now(), intake);
             }
@@ -144,16 +144,16 @@ impl Splitter {
         (refused > 0).then(|| (refused, std::mem::take(&mut self.reason)))
     }
 
-    fn refuse(&mut self, reason: &'static str, intake: &mut dyn Intake) {
-        intake.refuse(Refusal::Undecodable, 1);
+    fn refuse(&mut self, reason: &'static str, tag: &[u8], bytes: &[u8], intake: &mut dyn Intake) {
+        intake.refuse(Refusal::Undecodable, 1, tag, bytes, reason);
         self.refused += 1;
         if self.reason.is_empty() {
             self.reason = reason;
         }
     }
 
-    fn overlong(&mut self, format: &Format, intake: &mut dyn Intake) -> Result<(), Overlong> {
-        self.refuse(TOO_LONG, intake);
+    fn overlong(&mut self, format: &Format, bytes: &[u8], intake: &mut dyn Intake) -> Result<(), Overlong> {
+        self.refuse(TOO_LONG, &format.tag, bytes, intake);
         if format.too_long == TooLong::EndStream { Err(Overlong) } else { Ok(()) }
     }
 
@@ -172,13 +172,18 @@ impl Splitter {
                 self.scanner.skip_to(newline.map_or(bytes.len(), |at| from + at + 1));
             }
             match self.scanner.next(bytes) {
-                Scan::Value(range) if range.len() > format.limit => self.overlong(format, intake)?,
+                Scan::Value(range) if range.len() > format.limit => {
+                    self.overlong(format, bytes.get(range).unwrap_or_default(), intake)?;
+                }
                 Scan::Value(range) => {
                     self.json(bytes.get(range).unwrap_or_default(), arrays, format, intake);
                 }
                 Scan::NeedMore => break,
                 Scan::Invalid(at) => {
-                    self.refuse(NOT_JSON, intake);
+                    // As much of its line as is there.
+                    let rest = bytes.get(self.scanner.done()..).unwrap_or_default();
+                    let line = memchr(b'\n', rest).map_or(rest, |end| rest.get(..end).unwrap_or_default());
+                    self.refuse(NOT_JSON, &format.tag, line, intake);
                     self.scanner.skip_to(at);
                     self.passing_over = true;
                 }
@@ -206,7 +211,7 @@ impl Splitter {
             if std::mem::take(&mut self.passing_over) {
                 // The rest of a piece that was too long.
             } else if piece.len() > format.limit {
-                self.overlong(format, intake)?;
+                self.overlong(format, piece, intake)?;
             } else if !piece.is_empty() {
                 self.piece(piece, parser, format, now, intake);
             }
@@ -225,7 +230,7 @@ impl Splitter {
     fn json(&mut self, text: &[u8], arrays: Arrays, format: &Format, intake: &mut dyn Intake) {
         self.value.clear();
         if !matches!(json_in::value_into(text, &mut self.value), Ok(n) if n == text.len()) {
-            return self.refuse(NOT_JSON, intake);
+            return self.refuse(NOT_JSON, &format.tag, text, intake);
         }
         let array = text.first() == Some(&b'[');
         if array && arrays == Arrays::TimeAndRecord {
@@ -239,7 +244,7 @@ impl Splitter {
                     let record = self.value.get(entry.record).unwrap_or_default();
                     intake.push(&format.tag, time, metadata, record);
                 }
-                Ok(Err(_)) | Err(_) => self.refuse(NO_ENTRY, intake),
+                Ok(Err(_)) | Err(_) => self.refuse(NO_ENTRY, &format.tag, text, intake),
             };
         }
         let source = self.source.as_deref().zip(format.source_key.as_deref());
@@ -251,7 +256,7 @@ impl Splitter {
             write_source(&mut self.record, source);
             // One level more than the reader has checked.
             if msgpack::deeper_than(&self.record, 0, entry::MAX_DEPTH) {
-                return self.refuse(TOO_DEEP, intake);
+                return self.refuse(TOO_DEEP, &format.tag, text, intake);
             }
         } else if let Some((_, key)) = source {
             self.record.clear();

@@ -20,6 +20,8 @@ pub(crate) struct Passed {
     pub(crate) records: Vec<(String, Option<Time>, Option<String>, String)>,
     /// Refused records.
     pub(crate) refused: u64,
+    /// Their bytes.
+    pub(crate) refused_bytes: Vec<String>,
     /// Flushes that had something.
     pub(crate) flushes: usize,
     /// Sources that have ended.
@@ -57,8 +59,11 @@ impl Intake for Recorder {
         unreachable!("text inputs do not use it");
     }
 
-    fn refuse(&mut self, _: Refusal, count: u64) {
-        self.note(|p| p.refused += count);
+    fn refuse(&mut self, _: Refusal, count: u64, _: &[u8], bytes: &[u8], _: &str) {
+        self.note(|p| {
+            p.refused += count;
+            p.refused_bytes.push(String::from_utf8_lossy(bytes).into_owned());
+        });
     }
 
     fn collected(&self) -> usize {

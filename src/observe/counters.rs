@@ -118,11 +118,22 @@ pub struct Filter {
     pub added: AtomicU64,
 }
 
+/// Dead letters, in lines: one for each record, or for each run of bytes that were none.
+#[derive(Debug, Default)]
+pub struct Letters {
+    /// Written and on disk.
+    pub written: AtomicU64,
+    /// Removed again with the oldest file, because all passed `dead_letter.limit`.
+    pub removed: AtomicU64,
+}
+
 /// All of them. Cheap to share: inputs, filters and outputs add once per chunk, not per record.
 #[derive(Debug, Default)]
 pub struct Totals {
     /// The filters' side.
     pub pipeline: Pipeline,
+    /// Dead letters.
+    pub letters: Arc<Letters>,
     /// Outputs by label.
     pub outputs: Vec<(String, Arc<Output>)>,
     /// Filters by label.
@@ -169,7 +180,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} dead_letters={} dead_letters_removed={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -180,6 +191,8 @@ impl fmt::Display for Totals {
             p.holding.load(Relaxed),
             p.connections.load(Relaxed),
             p.broken_connections.load(Relaxed),
+            self.letters.written.load(Relaxed),
+            self.letters.removed.load(Relaxed),
         )?;
         for (name, o) in &self.outputs {
             write!(

@@ -24,6 +24,8 @@ pub(super) struct PlannedInput {
     pub(super) mem_buf_limit: u64,
     pub(super) storage: StorageType,
     pub(super) ack: AckLevel,
+    /// The one output that gets its records, whatever their tags.
+    pub(super) only: Option<usize>,
     pub(super) input: Box<dyn Input>,
 }
 
@@ -137,6 +139,7 @@ fn input(
         mem_buf_limit: promise.mem_buf_limit,
         storage: promise.storage,
         ack: promise.ack,
+        only: None,
         input: input?,
     })
 }

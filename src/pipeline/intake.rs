@@ -12,6 +12,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::refused::Refusals;
 use crate::buffer::store::{self, Content, Frame, Store, Submission};
 use crate::buffer::wal::HeldRecord;
 use crate::config::AckLevel;
@@ -20,7 +21,7 @@ use crate::inputs::{BoxFuture, Intake};
 use crate::observe::counters::{Refusal, Totals};
 use crate::record::{Ack, AckWait, Chunk, HELD_COUNT_BITS, Seg, Tag, Time};
 use crate::router::Router;
-use crate::rt::{Budget, Charge, Delivery, Meter, Sender, Stop};
+use crate::rt::{Budget, Charge, Delivery, Letter, Letters, Meter, Sender, Stop};
 use crate::wire::entry;
 
 /// Tags one source remembers; beyond it the memory begins anew (states of filters stay).
@@ -50,11 +51,17 @@ pub(super) struct Wiring {
     pub(super) budget: Budget,
     /// The log, where `storage.path` is set.
     pub(super) store: Option<Store>,
+    /// The way to the dead letters, where there are some.
+    pub(super) letters: Option<Letters>,
 }
 
 /// How the records of an input are kept until outputs have them.
 #[derive(Clone)]
 pub(super) struct Keeping {
+    /// Who: `input forward.0`.
+    pub(super) from: Arc<str>,
+    /// The one output that gets its records, whatever their tags.
+    pub(super) only: Option<usize>,
     /// `Mem_Buf_Limit`.
     pub(super) meter: Arc<Meter>,
     /// Where they are stored; `None`: they stay in memory.
@@ -103,6 +110,8 @@ struct Due {
     deliveries: Vec<(usize, Delivery)>,
     /// What goes through the log.
     submission: Submission,
+    /// What could not be decoded.
+    letters: Vec<Letter>,
 }
 
 impl<'a> Pass<'a> {
@@ -135,6 +144,8 @@ pub(super) struct Collector {
     held: u64,
     /// Records that filters held when the process stopped, by group: they pass again before anything new of their tag.
     restored: Vec<(usize, Vec<HeldRecord>)>,
+    /// What its input could not decode.
+    refusals: Refusals,
 }
 
 impl Group {
@@ -166,7 +177,7 @@ fn fitting(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Waits for room in each output's share. Dropping the future gives what is left its verdict: given up.
-async fn enqueue(wiring: Arc<Wiring>, keeping: Keeping, due: Due) {
+async fn enqueue(wiring: Arc<Wiring>, keeping: Keeping, letters: Option<Letters>, due: Due) {
     for (output, delivery) in due.deliveries {
         if let Some(queue) = wiring.queues.get(output) {
             if keeping.ring {
@@ -181,11 +192,18 @@ async fn enqueue(wiring: Arc<Wiring>, keeping: Keeping, due: Due) {
     {
         store.submit(due.submission).await;
     }
+    if let Some(letters) = letters {
+        for letter in due.letters {
+            letters.send(letter).await;
+        }
+    }
 }
 
 impl Collector {
     pub(super) fn new(wiring: Arc<Wiring>, keeping: Keeping) -> Self {
         let holding = wiring.budget.take(0);
+        let refusals =
+            Refusals::new(wiring.letters.clone(), Arc::clone(&keeping.from), wiring.budget.clone());
         let holds = keeping.store.as_ref().map(|store| Holds::new(store.numbers()));
         Collector {
             wiring,
@@ -204,6 +222,7 @@ impl Collector {
             holding,
             held: 0,
             restored: Vec::new(),
+            refusals,
         }
     }
 
@@ -281,6 +300,7 @@ impl Collector {
         let received = std::mem::take(&mut self.received);
         self.wiring.totals.pipeline.received.fetch_add(received, Relaxed);
         self.collected = 0;
+        pass.due.letters = self.refusals.take(pass.ack);
         let active = std::mem::take(&mut self.active);
         for &g in &active {
             let Some(group) = self.groups.get_mut(g) else { continue };
@@ -463,7 +483,9 @@ impl Collector {
     fn hand_over(&mut self, route: &Route, bytes: Bytes, segs: SmallVec<[Seg; 1]>, pass: &mut Pass<'_>) {
         let count = segs.iter().map(|s| s.count).sum();
         let p = &self.wiring.totals.pipeline;
-        if route.outputs.is_empty() {
+        let only = self.keeping.only;
+        let outputs = only.as_ref().map_or(route.outputs.as_slice(), std::slice::from_ref);
+        if outputs.is_empty() {
             p.unrouted.fetch_add(count, Relaxed);
             return;
         }
@@ -471,7 +493,7 @@ impl Collector {
         let size = bytes.len() as u64;
         let charge = self.wiring.budget.take(size);
         if let Some(store) = &self.keeping.store {
-            for &output in &route.outputs {
+            for &output in outputs {
                 if let Some(counters) = store.counters(output) {
                     counters.routed.fetch_add(count, Relaxed);
                     counters.held.fetch_add(count, Relaxed);
@@ -480,7 +502,7 @@ impl Collector {
             for chunk in store::frames(Chunk { charge, meter: None, bytes, segs, count }) {
                 let ack = |level| pass.ack.filter(|_| self.keeping.ack == level).map(Ack::split);
                 let (durable, delivered) = (ack(AckLevel::Durable), ack(AckLevel::Delivered));
-                let owed = route.outputs.iter().copied().collect();
+                let owed = outputs.iter().copied().collect();
                 let content = Content::Records { chunk, owed, delivered };
                 pass.due.submission.frames.push(Frame { content, durable });
             }
@@ -488,7 +510,7 @@ impl Collector {
         }
         let meter = Some(self.keeping.meter.charge(size));
         let chunk = Arc::new(Chunk { charge, meter, bytes, segs, count });
-        for &output in &route.outputs {
+        for &output in outputs {
             if let Some(queue) = self.wiring.queues.get(output) {
                 let delivery = queue.deliver(Arc::clone(&chunk), pass.ack.map(Ack::split));
                 pass.due.deliveries.push((output, delivery));
@@ -528,7 +550,7 @@ impl Collector {
     }
 
     fn enqueue(&self, due: Due) -> BoxFuture<'static, ()> {
-        Box::pin(enqueue(Arc::clone(&self.wiring), self.keeping.clone(), due))
+        Box::pin(enqueue(Arc::clone(&self.wiring), self.keeping.clone(), self.refusals.letters(), due))
     }
 }
 
@@ -587,7 +609,8 @@ impl Intake for Collector {
         group.sealed.push(Part { bytes: entries, segs });
     }
 
-    fn refuse(&mut self, why: Refusal, count: u64) {
+    fn refuse(&mut self, why: Refusal, count: u64, tag: &[u8], bytes: &[u8], reason: &str) {
+        self.collected += self.refusals.add(count, tag, bytes, reason);
         let p = &self.wiring.totals.pipeline;
         p.received.fetch_add(count, Relaxed);
         match why {

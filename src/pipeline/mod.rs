@@ -7,6 +7,8 @@ mod build;
 pub mod catalog;
 mod intake;
 mod keeping;
+mod refused;
+mod replay;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::buffer::dead_letters::DeadLetters;
 use crate::buffer::store::{Owner, Store};
 use crate::config::{AckLevel, Diagnostics, Document, Service, StorageType};
 use crate::filters::program::{MAX_STEPS, Program, Step};
@@ -25,9 +28,11 @@ use crate::inputs::InputContext;
 use crate::observe::counters::{self, Totals};
 use crate::router::Router;
 use crate::rt;
-use crate::rt::{Budget, Meter, Stopper, Tasks, limits};
+use crate::rt::{Budget, Letters, Meter, Stopper, Tasks, limits};
 
 use build::Plan;
+pub use replay::Replay;
+
 use intake::{Collector, Keeping, Route, Wiring};
 
 /// Exit code: nothing that was accepted was lost.
@@ -81,6 +86,11 @@ impl Pipeline {
     /// the grace period is over; filters emit what they hold; outputs finish within the grace period. A second signal
     /// stops at once. The summary line is printed last.
     pub fn run(self) -> ExitCode {
+        ExitCode::from(if self.run_line().0 { EXIT_OK } else { EXIT_LOSS })
+    }
+
+    /// Runs to the end. Says whether nothing that was accepted was lost, and what was counted.
+    fn run_line(self) -> (bool, Option<Arc<Totals>>) {
         // One processor is left to the blocking writes; with one thread the path crosses no core, which costs a third
         // less a record than two threads that take work from each other (measured).
         let threads = limits::processors().saturating_sub(1).clamp(1, 4);
@@ -97,7 +107,7 @@ impl Pipeline {
             Ok(runtime) => runtime,
             Err(e) => {
                 tracing::error!(cause = %e, "cannot start the runtime");
-                return ExitCode::from(EXIT_LOSS);
+                return (false, None);
             }
         };
         let quiet = self.service.log_level.eq_ignore_ascii_case("off");
@@ -119,7 +129,7 @@ impl Pipeline {
         if let Some(imbalance) = totals.imbalance() {
             tracing::error!(imbalance, "the accounts do not balance: please report this");
         }
-        ExitCode::from(if ended.is_ok() && lost == 0 { EXIT_OK } else { EXIT_LOSS })
+        (ended.is_ok() && lost == 0, Some(totals))
     }
 
     async fn serve(self) -> Ended {
@@ -127,12 +137,21 @@ impl Pipeline {
         let budget = Budget::new(service.memory_limit.unwrap_or_else(limits::default_budget));
         let totals = Arc::new(Totals {
             pipeline: counters::Pipeline::default(),
+            letters: Arc::default(),
             outputs: plan.outputs.iter().map(|o| (o.label.clone(), Arc::default())).collect(),
             filters: plan.filters.iter().map(|f| (f.label.clone(), Arc::default())).collect(),
         });
         let (stopper, stop) = Stopper::new();
         let (sources, keepers, sinks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let end_process = Arc::new(Notify::new());
+
+        let (dead_letters, letters) = match DeadLettersTask::start(&service, &totals) {
+            Ok(both) => both,
+            Err(message) => {
+                tracing::error!("{message}");
+                return Ended { result: Err(()), totals, store: None };
+            }
+        };
 
         // An output may hold its part of the memory, and no more: one that is dead never takes the others' room.
         let share = budget.source_limit() / plan.outputs.len().max(1) as u64;
@@ -141,7 +160,8 @@ impl Pipeline {
         let mut owners = Vec::new();
         let mut outputs = Vec::new();
         for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
-            let (sender, receiver) = rt::queue(planned.label.clone(), share, Arc::clone(counters), None);
+            let (sender, receiver) =
+                rt::queue(planned.label.clone(), share, Arc::clone(counters), letters.clone());
             owners.push(Owner {
                 identity: planned.identity,
                 queue: sender.clone(),
@@ -196,6 +216,7 @@ impl Pipeline {
             totals: Arc::clone(&totals),
             budget: budget.clone(),
             store: store.clone(),
+            letters: letters.clone(),
         });
 
         let mut signals = match Signals::new() {
@@ -212,6 +233,8 @@ impl Pipeline {
             // With storage the limit has no effect; a ring makes room instead of waiting.
             let limit = if planned.storage == StorageType::Filesystem { 0 } else { planned.mem_buf_limit };
             let keeping = Keeping {
+                from: format!("input {label}").into(),
+                only: planned.only,
                 meter: Arc::new(Meter::new(limit)),
                 store: wiring.store.clone().filter(|_| planned.storage == StorageType::Filesystem),
                 ack: planned.ack,
@@ -240,6 +263,8 @@ impl Pipeline {
             && ended.is_ok()
         {
             let keeping = Keeping {
+                from: "storage".into(),
+                only: None,
                 meter: Arc::default(),
                 store: Some(store.clone()),
                 ack: AckLevel::Durable,
@@ -261,6 +286,7 @@ impl Pipeline {
                 () = sources.any_panicked() => ended = Err(()),
                 () = sinks.any_panicked() => ended = Err(()),
                 () = keepers.any_panicked() => ended = Err(()),
+                () = dead_letters.tasks.any_panicked() => ended = Err(()),
                 () = report(Arc::clone(&totals)) => {}
             }
         }
@@ -277,8 +303,36 @@ impl Pipeline {
                 "the grace period is over, or a second signal came, before every output had finished"
             );
         }
+        // What outputs have given up at the last moment; the wait has the end of the log as its company.
+        let last = all.max(Instant::now() + CLOSE);
+        if within(last, &mut signals, dead_letters.finished()).await.is_err() {
+            tracing::error!("dead letters could not be written to the end");
+        }
         tracing::info!(peak = budget.peak(), limit = budget.limit(), "memory budget");
         Ended { result: ended, totals, store }
+    }
+}
+
+/// The writer of dead letters, where they are kept.
+struct DeadLettersTask {
+    tasks: Tasks,
+    /// Nobody sends any more.
+    closing: Arc<Notify>,
+}
+
+impl DeadLettersTask {
+    fn start(service: &Service, totals: &Totals) -> Result<(Self, Option<Letters>), String> {
+        let task = DeadLettersTask { tasks: Tasks::new(), closing: Arc::default() };
+        let Some(path) = service.storage.dead_letters.clone() else { return Ok((task, None)) };
+        let writer = DeadLetters::open(path, service.storage.dead_letter_limit, Arc::clone(&totals.letters))?;
+        let (letters, inbox) = Letters::new();
+        task.tasks.spawn("dead letters", writer.run(inbox, Arc::clone(&task.closing)));
+        Ok((task, Some(letters)))
+    }
+
+    async fn finished(&self) {
+        self.closing.notify_one();
+        self.tasks.all_ended().await;
     }
 }
 

@@ -209,6 +209,15 @@ fn message(buf: &[u8]) -> Option<Frame> {
     Some(frame)
 }
 
+/// The tag of a frame that may be no frame otherwise; empty when there is none.
+pub fn tag(buf: &[u8]) -> &[u8] {
+    let range = match msgpack::read(buf, 0) {
+        Some((Value::Array { count: 1.., at }, _)) => text_range(buf, at).map(|(range, _)| range),
+        _ => None,
+    };
+    range.and_then(|range| buf.get(range)).unwrap_or_default()
+}
+
 /// The parts of a whole frame.
 fn parts(buf: &[u8]) -> Next {
     let end = buf.len();
@@ -306,6 +315,15 @@ pub struct Checked {
     pub reason: Option<&'static str>,
 }
 
+/// An entry that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// What is wrong.
+    pub reason: &'static str,
+    /// Where it lies in the run.
+    pub bytes: Range<usize>,
+}
+
 /// Checks a run of entries in one pass.
 pub fn check(run: &[u8]) -> Checked {
     let mut found = Checked { clean: true, ..Checked::default() };
@@ -314,10 +332,10 @@ pub fn check(run: &[u8]) -> Checked {
             found.good += 1;
             found.clean &= entry.time != TimeForm::Now;
         }
-        Err(reason) => {
+        Err(bad) => {
             found.bad += 1;
             found.clean = false;
-            found.reason.get_or_insert(reason);
+            found.reason.get_or_insert(bad.reason);
         }
     });
     found
@@ -325,7 +343,7 @@ pub fn check(run: &[u8]) -> Checked {
 
 /// Walks over a run of entries: good ones, and reasons for bad ones. What follows a torn or undecodable byte cannot be
 /// told apart any more and counts as one bad entry.
-pub fn each(run: &[u8], mut see: impl FnMut(Result<entry::Entry, &'static str>)) {
+pub fn each(run: &[u8], mut see: impl FnMut(Result<entry::Entry, Bad>)) {
     let mut pos = 0;
     while pos < run.len() {
         pos = match entry::read(run, pos) {
@@ -335,11 +353,16 @@ pub fn each(run: &[u8], mut see: impl FnMut(Result<entry::Entry, &'static str>))
                 end
             }
             Ok(Err((bad, end))) => {
-                see(Err(bad.reason()));
+                see(Err(Bad { reason: bad.reason(), bytes: pos..end }));
                 end
             }
-            Err(Broken::Reserved) => return see(Err("byte 0xc1 within the entries")),
-            Err(_) => return see(Err("the entries are cut off")),
+            Err(broken) => {
+                let reason = match broken {
+                    Broken::Reserved => "byte 0xc1 within the entries",
+                    _ => "the entries are cut off",
+                };
+                return see(Err(Bad { reason, bytes: pos..run.len() }));
+            }
         };
     }
 }

@@ -8,6 +8,7 @@
 
 mod acks;
 mod bad_input;
+mod dead_letters;
 mod disk_full;
 mod forward_out;
 mod forward_peer;

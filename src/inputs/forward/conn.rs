@@ -284,9 +284,10 @@ impl Connection {
                 }
                 Ok(Next::Heartbeat { end }) => drop(self.buf.split_to(end)),
                 Ok(Next::Bad { end, reason, chunk }) => {
-                    frames::refuse(self.intake.as_mut(), &self.cx.label, self.conn.peer(), reason, 1);
                     acks.extend(chunk.and_then(|c| self.buf.get(c)).map(ack));
-                    drop(self.buf.split_to(end));
+                    let (label, peer) = (&self.cx.label, self.conn.peer());
+                    let bytes = self.buf.split_to(end);
+                    frames::bad(self.intake.as_mut(), &self.settings, label, peer, reason, &bytes);
                 }
                 Ok(Next::Frame(frame)) => {
                     acks.extend(frame.chunk.clone().and_then(|c| self.buf.get(c)).map(ack));

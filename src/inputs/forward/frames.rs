@@ -3,12 +3,14 @@
 //! Enters: a decoded frame with its bytes. Leaves: records, or counted refusals with a log line. Can go wrong: a payload
 //! that does not decompress, entries that are no records; the good ones go on.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 
 use crate::inputs::Intake;
 use crate::observe::counters::Refusal;
 use crate::wire::entry::TimeForm;
-use crate::wire::forward::{Body, Compressed, Frame, check, each};
+use crate::wire::forward::{self, Body, Compressed, Frame, check, each};
 use crate::wire::inflate::{self, Compression};
 
 /// What connections need of the input's settings.
@@ -22,10 +24,33 @@ pub(super) struct Settings {
     pub(super) tag: Option<Vec<u8>>,
 }
 
-/// Counts records that could not be taken in, and says why.
-pub(super) fn refuse(intake: &mut dyn Intake, input: &str, peer: &str, reason: &str, count: u64) {
-    intake.refuse(Refusal::Undecodable, count);
-    tracing::warn!(input = %input, %peer, records = count, reason, "records refused: undecodable");
+impl Settings {
+    /// The tag of records that came under this one.
+    fn tag<'a>(&'a self, incoming: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.tag {
+            _ if !self.tag_prefix.is_empty() => Cow::Owned([self.tag_prefix.as_slice(), incoming].concat()),
+            Some(tag) => Cow::Borrowed(tag),
+            None => Cow::Borrowed(incoming),
+        }
+    }
+}
+
+fn report(input: &str, peer: &str, reason: &str, records: u64) {
+    tracing::warn!(input = %input, %peer, records, reason, "records refused: undecodable");
+}
+
+/// Refuses a whole frame that is none.
+pub(super) fn bad(
+    intake: &mut dyn Intake,
+    settings: &Settings,
+    input: &str,
+    peer: &str,
+    reason: &str,
+    bytes: &[u8],
+) {
+    let tag = settings.tag(forward::tag(bytes));
+    intake.refuse(Refusal::Undecodable, 1, &tag, bytes, reason);
+    report(input, peer, reason, 1);
 }
 
 /// Passes the records of one frame to the intake. `bytes` is the frame.
@@ -50,14 +75,11 @@ pub(super) fn take(
             return;
         }
     }
-    let tag = match &settings.tag {
-        _ if !settings.tag_prefix.is_empty() => [settings.tag_prefix.as_slice(), incoming].concat(),
-        Some(tag) => tag.clone(),
-        None => incoming.to_vec(),
-    };
+    let tag = settings.tag(incoming).into_owned();
     if frame.signal != 0 {
         let what = if frame.signal == 1 { "metrics, not logs" } else { "traces, not logs" };
-        return refuse(intake, input, peer, what, 1);
+        intake.refuse(Refusal::Undecodable, 1, &tag, &bytes, what);
+        return report(input, peer, what, 1);
     }
     match &frame.body {
         Body::Message { time, record, .. } => {
@@ -81,7 +103,11 @@ pub(super) fn take(
                     let all = 0..plain.len();
                     entries(intake, input, peer, &tag, BytesMut::from(bytes::Bytes::from(plain)), all);
                 }
-                Err(e) => refuse(intake, input, peer, &e.to_string(), 1),
+                Err(e) => {
+                    let reason = e.to_string();
+                    intake.refuse(Refusal::Undecodable, 1, &tag, payload, &reason);
+                    report(input, peer, &reason, 1);
+                }
             }
         }
     }
@@ -109,13 +135,17 @@ fn entries(
     if found.clean {
         return intake.push_entries(tag, bytes.freeze().slice(range), found.good);
     }
-    each(run, |entry| {
-        if let Ok(entry) = entry {
+    each(run, |entry| match entry {
+        Ok(entry) => {
             let metadata = entry.metadata.and_then(|m| run.get(m));
             message(intake, tag, entry.time, metadata, run.get(entry.record).unwrap_or_default());
         }
+        Err(bad) => {
+            let bytes = run.get(bad.bytes).unwrap_or_default();
+            intake.refuse(Refusal::Undecodable, 1, tag, bytes, bad.reason);
+        }
     });
     if found.bad > 0 {
-        refuse(intake, input, peer, found.reason.unwrap_or("bad entry"), found.bad);
+        report(input, peer, found.reason.unwrap_or("bad entry"), found.bad);
     }
 }
