@@ -28,7 +28,7 @@ use crate::inputs::InputContext;
 use crate::observe::counters::{self, Totals};
 use crate::router::Router;
 use crate::rt;
-use crate::rt::{Budget, Letters, Meter, Stopper, Tasks, limits};
+use crate::rt::{Budget, LetterBox, Letters, Meter, Stopper, Tasks, limits};
 
 use build::Plan;
 pub use replay::Replay;
@@ -145,13 +145,8 @@ impl Pipeline {
         let (sources, keepers, sinks) = (Tasks::new(), Tasks::new(), Tasks::new());
         let end_process = Arc::new(Notify::new());
 
-        let (dead_letters, letters) = match DeadLettersTask::start(&service, &totals) {
-            Ok(both) => both,
-            Err(message) => {
-                tracing::error!("{message}");
-                return Ended { result: Err(()), totals, store: None };
-            }
-        };
+        // The way to the dead letters; who writes them starts once the storage is ours.
+        let (letters, inbox) = service.storage.dead_letters.as_ref().map(|_| Letters::new()).unzip();
 
         // An output may hold its part of the memory, and no more: one that is dead never takes the others' room.
         let share = budget.source_limit() / plan.outputs.len().max(1) as u64;
@@ -185,6 +180,13 @@ impl Pipeline {
             None => {
                 drop(owners);
                 None
+            }
+        };
+        let dead_letters = match DeadLettersTask::start(inbox, &service, &totals) {
+            Ok(task) => task,
+            Err(message) => {
+                tracing::error!("{message}");
+                return Ended { result: Err(()), totals, store };
             }
         };
         for (label, output, receiver) in outputs {
@@ -321,13 +323,14 @@ struct DeadLettersTask {
 }
 
 impl DeadLettersTask {
-    fn start(service: &Service, totals: &Totals) -> Result<(Self, Option<Letters>), String> {
+    fn start(inbox: Option<LetterBox>, service: &Service, totals: &Totals) -> Result<Self, String> {
         let task = DeadLettersTask { tasks: Tasks::new(), closing: Arc::default() };
-        let Some(path) = service.storage.dead_letters.clone() else { return Ok((task, None)) };
-        let writer = DeadLetters::open(path, service.storage.dead_letter_limit, Arc::clone(&totals.letters))?;
-        let (letters, inbox) = Letters::new();
-        task.tasks.spawn("dead letters", writer.run(inbox, Arc::clone(&task.closing)));
-        Ok((task, Some(letters)))
+        if let Some((path, inbox)) = service.storage.dead_letters.clone().zip(inbox) {
+            let limit = service.storage.dead_letter_limit;
+            let writer = DeadLetters::open(path, limit, Arc::clone(&totals.letters))?;
+            task.tasks.spawn("dead letters", writer.run(inbox, Arc::clone(&task.closing)));
+        }
+        Ok(task)
     }
 
     async fn finished(&self) {
