@@ -161,7 +161,9 @@ fn what_an_output_gives_up_is_acked_and_comes_back_with_replay() {
     let (code, said) = replay(&[&other, &dead], &[]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(ended.logs("back.log"), ["line 0", "line 1", "line 2"]);
-    assert!(fs::read_to_string(ended.dir.path().join("back.log")).unwrap().starts_with("{\"log\":\"line 0\"}"));
+    assert!(
+        fs::read_to_string(ended.dir.path().join("back.log")).unwrap().starts_with("{\"log\":\"line 0\"}")
+    );
     assert!(!ended.dir.path().join("other.log").exists(), "{said}");
     assert!(file.exists());
     let (code, said) = replay(&[&other, &dead], &["--remove", "--filters"]);
@@ -178,6 +180,9 @@ fn replay_leaves_a_file_with_bytes_that_are_no_record() {
     let (conf, file) = (router.path("router.conf"), router.path("dead/dead-letters.jsonl"));
     let ended = router.stop();
     let (code, said) = replay(&[&conf, &file], &["--remove"]);
-    assert!(code == Some(0) && file.exists() && said.contains("left out: these bytes are no record"), "{said}");
+    assert!(
+        code == Some(0) && file.exists() && said.contains("left out: these bytes are no record"),
+        "{said}"
+    );
     drop(ended);
 }

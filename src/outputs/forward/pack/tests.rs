@@ -1,3 +1,5 @@
+//! The packer: every record in a message of its tag, in order; sizes and options as configured.
+
 use super::*;
 use crate::outputs::forward::testing::{Queue, delivery, entry, queue, segments};
 use crate::wire::forward::{Body, Compressed, Decoder, Next, each as each_entry};
