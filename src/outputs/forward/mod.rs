@@ -35,7 +35,7 @@ pub(super) const KIND: OutputKind = OutputKind {
             Key::new(
                 "tag",
                 Type::Str,
-                "tag to send instead of the record's own; with $fields one message a record",
+                "the tag to send instead of the record's own; with $fields one message a record",
             ),
             Key::new("require_ack_response", Type::Bool, "a record is delivered when the peer has acked it")
                 .default("off"),
