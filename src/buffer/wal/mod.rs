@@ -7,6 +7,8 @@
 mod cursor;
 mod frame;
 mod free;
+#[cfg(test)]
+mod golden;
 mod log;
 mod open;
 mod quarantine;
