@@ -104,8 +104,9 @@ pub(super) fn replay(job: &Job, files: &[PathBuf], filters: bool, remove: bool) 
         complain("error", "the configuration is refused, nothing was sent");
         return ExitCode::from(EXIT_USAGE);
     };
-    let started = log::init(&service.log_level, service.log_file.as_deref())
-        .and_then(|()| Replay::new(files, filters, remove));
+    // Someone sits before it: what is said does not go to the log file of the router, and is not cut by its level.
+    let level = if job.quiet || job.verbose > 0 { service.log_level.as_str() } else { "info" };
+    let started = log::init(level, None).and_then(|()| Replay::new(files, filters, remove));
     match started {
         Ok(replay) => pipeline.replay(&replay),
         Err(e) => {

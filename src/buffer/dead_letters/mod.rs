@@ -100,7 +100,11 @@ impl DeadLetters {
                         "cannot write dead letters, they wait");
                     failed = Some(cause);
                 }
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = closing.notified(), if !ending => ending = true,
+                }
+                // At the end nothing waits out a back-off.
                 wait = if ending { FIRST } else { (wait * 2).min(LAST) };
             }
             if failed.is_some() {
