@@ -2,7 +2,7 @@
 //!
 //! Enters: chunks. Leaves: messages as lists of byte runs, most of them slices of the chunks themselves. Small runs of
 //! the same tag share a message, very large ones are cut: receivers have a limit. Copied is only what must be written
-//! anew: integer times, metadata that is not wanted, gzip, Message mode.
+//! anew: times that are no EventTime, integer times, metadata that is not wanted, gzip, Message mode.
 
 use std::io::Write;
 use std::ops::Range;
@@ -177,13 +177,18 @@ impl Packer {
     /// The entries as they are to be sent: a slice of the chunk, unless something in them must change.
     fn rewritten(&self, bytes: &Bytes, run: Range<usize>) -> Bytes {
         let Format { integer_times, keep_metadata, .. } = self.format;
-        let change = integer_times || !keep_metadata && has_metadata(bytes, run.clone());
-        if !change {
+        if !integer_times && as_is(bytes, run.clone(), keep_metadata) {
             return bytes.slice(run);
         }
         let mut out = Vec::with_capacity(run.len());
-        each(bytes, run, |entry| {
-            write_time(&mut out, 0x92, &entry, integer_times);
+        each(bytes, run, |_, entry| {
+            let metadata = entry.metadata.clone().filter(|_| keep_metadata).and_then(|m| bytes.get(m));
+            out.push(0x92);
+            if metadata.is_some() {
+                out.push(0x92);
+            }
+            write_time(&mut out, &entry, integer_times);
+            out.extend_from_slice(metadata.unwrap_or_default());
             out.extend_from_slice(bytes.get(entry.record).unwrap_or_default());
         });
         out.into()
@@ -210,7 +215,7 @@ impl Packer {
             }
             msgpack::write_array(&mut out, 4);
             msgpack::write_str(&mut out, &made);
-            write_time(&mut out, 0, &entry, self.format.integer_times);
+            write_time(&mut out, &entry, self.format.integer_times);
             out.extend_from_slice(bytes.get(entry.record.clone()).unwrap_or_default());
             let metadata = entry.metadata.clone().and_then(|m| bytes.get(m));
             let id = self.ids.text(self.next);
@@ -236,27 +241,31 @@ impl Packer {
     }
 }
 
-/// Calls `see` for each entry. Chunks are validated; if one is broken all the same, it ends there.
-fn each(bytes: &[u8], run: Range<usize>, mut see: impl FnMut(entry::Entry)) {
+/// Calls `see` for each entry and where it begins. Chunks are validated; if one is broken all the same, it ends there.
+fn each(bytes: &[u8], run: Range<usize>, mut see: impl FnMut(usize, entry::Entry)) {
     let mut pos = run.start;
     while pos < run.end {
         let Ok(Ok(entry)) = entry::read(bytes, pos) else { return };
-        pos = entry.end;
-        see(entry);
+        let start = std::mem::replace(&mut pos, entry.end);
+        see(start, entry);
     }
 }
 
-fn has_metadata(bytes: &[u8], run: Range<usize>) -> bool {
-    let mut found = false;
-    each(bytes, run, |entry| found |= entry.metadata.is_some());
-    found
+/// Whether every time is an EventTime (clients send others, receivers need not know them), and metadata stands only
+/// where it may stay.
+fn as_is(bytes: &[u8], run: Range<usize>, keep_metadata: bool) -> bool {
+    let mut good = true;
+    each(bytes, run, |start, _| {
+        good &= match bytes.get(start..start + 4) {
+            Some([0x92, 0xd7, 0, _]) => true,
+            Some([0x92, 0x92, 0xd7, 0]) => keep_metadata,
+            _ => false,
+        };
+    });
+    good
 }
 
-/// `head` is the byte before the time; 0: none.
-fn write_time(out: &mut Vec<u8>, head: u8, entry: &entry::Entry, integer: bool) {
-    if head != 0 {
-        out.push(head);
-    }
+fn write_time(out: &mut Vec<u8>, entry: &entry::Entry, integer: bool) {
     let time = match entry.time {
         TimeForm::At(time) => time,
         // Chunks have known times; a receiver reads 0 as "now".
@@ -273,7 +282,7 @@ fn write_time(out: &mut Vec<u8>, head: u8, entry: &entry::Entry, integer: bool) 
 fn cut(bytes: &[u8], run: Range<usize>) -> Vec<(Range<usize>, u64)> {
     let mut out = Vec::new();
     let (mut start, mut pos, mut count) = (run.start, run.start, 0);
-    each(bytes, run, |entry| {
+    each(bytes, run, |_, entry| {
         if entry.end - start > CUT && count > 0 {
             out.push((start..pos, count));
             (start, count) = (pos, 0);

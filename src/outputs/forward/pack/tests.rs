@@ -85,6 +85,18 @@ fn metadata_stays_beside_the_time_unless_it_is_not_wanted() {
 }
 
 #[test]
+fn a_time_of_another_form_is_sent_as_an_event_time() {
+    let q = queue();
+    let whole = b"\x92\xce\x00\x00\x00\x05\x81\xa1k\x01".to_vec();
+    let with_metadata = b"\x92\x92\xcb\x40\x14\x00\x00\x00\x00\x00\x00\x80\x81\xa1k\x01".to_vec();
+    let got = pack(plain(), vec![segments(&q, &[(b"t", vec![whole, with_metadata])])]);
+    let time = b"\xd7\x00\x00\x00\x00\x05\x00\x00\x00\x00";
+    let want =
+        [&b"\x92\xa1t\x92\x92"[..], time, b"\x81\xa1k\x01\x92\x92", time, b"\x80\x81\xa1k\x01"].concat();
+    assert_eq!(got, [want]);
+}
+
+#[test]
 fn a_tag_made_from_fields_gives_each_record_its_own_message() {
     let q = queue();
     let tag = || TagChoice::Made(Template::new("n.$TAG.$k").unwrap());
