@@ -186,3 +186,29 @@ fn a_peer_that_stays_away_costs_the_exit_code_and_is_accounted_for() {
     let ended = router.stop();
     assert_eq!((ended.code, ended.ledger.output("forward.0", "delivered")), (Some(1), 0));
 }
+
+#[test]
+fn what_the_retry_limit_or_the_age_gives_up_is_counted_and_what_comes_after_it_goes_out() {
+    for (lines, first) in [("    Retry_Limit 1", "scheduler.base 1"), ("    retry.max_age 1", "Flush 0.1")] {
+        let port = free_port();
+        let router = Router::start(&format!(
+            "[SERVICE]\n    {first}\n    Grace 5\n[INPUT]\n    Name forward\n    Unix_Path {{dir}}/in.sock\n\
+             [OUTPUT]\n    Name forward\n    Match *\n    Port {port}\n{ACKS}\n{lines}\n"
+        ));
+        let mut client = router.unix();
+        client.send(&message_to_ack("t", "lost", "a"));
+        // The chunk has failed: its sender is told by the end of the connection.
+        client.expect_close();
+        let peer = Peer::start(port, |_, _| Reply::Ack);
+        let mut client = router.unix();
+        client.send(&message_to_ack("t", "0", "b"));
+        client.expect(&ack("b"));
+        assert_eq!(peer.logs(1), numbers(1));
+        let ended = router.stop();
+        let counted = (
+            ended.ledger.output("forward.0", "delivered"),
+            ended.ledger.output("forward.0", "dropped_retries"),
+        );
+        assert_eq!((ended.code, counted), (Some(1), (1, 1)), "{}", ended.messages);
+    }
+}
