@@ -70,6 +70,8 @@ pub struct Pipeline {
     pub holding: AtomicU64,
     /// Of these, those that are on disk at the stop and are joined after the next start.
     pub kept: AtomicU64,
+    /// Found in storage and dropped: their output is no longer configured, for longer than `storage.orphan_ttl`.
+    pub orphaned: AtomicU64,
     /// Connections closed because a frame's end could not be known, was over the limit, or a handshake failed.
     pub broken_connections: AtomicU64,
     /// Connections accepted.
@@ -180,7 +182,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} dead_letters={} dead_letters_removed={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} orphaned={} dead_letters={} dead_letters_removed={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -191,6 +193,7 @@ impl fmt::Display for Totals {
             p.holding.load(Relaxed),
             p.connections.load(Relaxed),
             p.broken_connections.load(Relaxed),
+            p.orphaned.load(Relaxed),
             self.letters.written.load(Relaxed),
             self.letters.removed.load(Relaxed),
         )?;

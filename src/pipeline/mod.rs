@@ -168,15 +168,18 @@ impl Pipeline {
             outputs.push((planned.label, planned.output, receiver));
         }
         let store = match &service.storage.path {
-            Some(path) => match Store::open(path, owners, &budget).and_then(|opened| {
-                opened.start(&keepers).map_err(|e| format!("cannot start the commit thread: {e}"))
-            }) {
-                Ok(store) => Some(store),
-                Err(message) => {
-                    tracing::error!("{message}");
-                    return Ended { result: Err(()), totals, store: None };
+            Some(path) => {
+                match Store::open(path, owners, &budget, service.storage.orphan_ttl).and_then(|opened| {
+                    totals.pipeline.orphaned.fetch_add(opened.orphaned, Relaxed);
+                    opened.start(&keepers).map_err(|e| format!("cannot start the commit thread: {e}"))
+                }) {
+                    Ok(store) => Some(store),
+                    Err(message) => {
+                        tracing::error!("{message}");
+                        return Ended { result: Err(()), totals, store: None };
+                    }
                 }
-            },
+            }
             None => {
                 drop(owners);
                 None

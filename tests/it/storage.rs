@@ -268,3 +268,28 @@ fn a_second_process_on_the_same_storage_is_refused() {
     assert!(said.contains("in use by another process"), "{said}");
     assert_eq!(router.stop().code, Some(0));
 }
+
+#[test]
+fn what_is_owed_to_an_output_that_is_gone_is_kept_for_a_while_and_then_counted_as_dropped() {
+    let router = Router::start_in(with_dead_output(), &two("none", "*"));
+    let mut client = router.unix();
+    for i in 0..100 {
+        client.send(&message("t", &i.to_string()));
+    }
+    client.send(&message_to_ack("t", "the last", "id"));
+    client.expect(&ack("id"));
+    let ended = router.stop();
+    let router = Router::start_in(ended.dir, STORED);
+    assert!(
+        router.messages().contains("no longer configured and is owed stored records"),
+        "{}",
+        router.messages()
+    );
+    let ended = router.stop();
+    assert_eq!((ended.ledger.get("orphaned"), ended.code), (0, Some(0)));
+    let at_once = STORED.replace("[INPUT]", "    storage.orphan_ttl 0\n[INPUT]");
+    let ended = Router::start_in(ended.dir, &at_once).stop();
+    assert_eq!(ended.ledger.get("orphaned"), 101, "{}", ended.messages);
+    let ended = Router::start_in(ended.dir, &two("none", "*")).stop();
+    assert_eq!(ended.ledger.output("file.1", "recovered"), 0, "it begins anew");
+}

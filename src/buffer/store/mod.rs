@@ -191,6 +191,8 @@ pub struct Store {
 pub struct Opened {
     /// The store.
     pub store: Store,
+    /// Records dropped because their output is no longer configured, for longer than `storage.orphan_ttl`.
+    pub orphaned: u64,
     commit: commit::Commit,
     replays: Vec<replay::Replay>,
 }
@@ -200,17 +202,13 @@ impl Store {
     ///
     /// # Errors
     /// A sentence with the path and what to do.
-    pub fn open(path: &Path, owners: Vec<Owner>, budget: &Budget) -> Result<Opened, String> {
-        let vfs: Arc<dyn Vfs> = Arc::new(Dir::open(path).map_err(|e| unusable(path, &e))?);
-        Store::open_on(vfs, path, owners, budget)
-    }
-
-    fn open_on(
-        vfs: Arc<dyn Vfs>,
+    pub fn open(
         path: &Path,
         owners: Vec<Owner>,
         budget: &Budget,
+        orphan_ttl: Duration,
     ) -> Result<Opened, String> {
+        let vfs: Arc<dyn Vfs> = Arc::new(Dir::open(path).map_err(|e| unusable(path, &e))?);
         let (space, volume) = vfs.space().map_err(|e| unusable(path, &e))?;
         let (mut log, found) = Log::open(vfs, Options::default()).map_err(|e| e.to_string())?;
         let reported = Arc::new(Mutex::new(Reported::new()));
@@ -241,6 +239,7 @@ impl Store {
             replays.push(replay);
             outlets.push(outlet);
         }
+        let orphaned = orphans(&mut log, &outlets, now, orphan_ttl);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             work: Condvar::new(),
@@ -270,7 +269,7 @@ impl Store {
             );
         }
         let commit = commit::Commit::new(log, shared, path.display().to_string());
-        Ok(Opened { store, commit, replays })
+        Ok(Opened { store, orphaned, commit, replays })
     }
 
     /// Waits until every owed output's share has room and the commit thread has, then stores. Dropping the future gives
@@ -409,6 +408,36 @@ impl Opened {
         }
         Ok(self.store)
     }
+}
+
+/// Outputs that are no longer configured: what they are owed is kept for a while, in case they come back. Gives the
+/// records that were dropped because the time is over.
+fn orphans(log: &mut Log, outlets: &[Arc<Outlet>], now: u64, ttl: Duration) -> u64 {
+    let mut dropped = 0;
+    for state in log.owners() {
+        if outlets.iter().any(|o| o.id == state.id) {
+            continue;
+        }
+        let (output, bytes) = (state.identity, state.owed_bytes);
+        let age = now.saturating_sub(state.last_configured_unix);
+        if bytes > 0 && age < ttl.as_secs() {
+            tracing::warn!(%output, bytes, seconds_left = ttl.as_secs() - age,
+                "an output is no longer configured and is owed stored records: they are kept for storage.orphan_ttl");
+            continue;
+        }
+        match log.forget_owner(state.id) {
+            Ok(lost) if lost.records > 0 => {
+                dropped += lost.records;
+                tracing::error!(%output, records = lost.records, reason = DropReason::Orphan.name(),
+                    "records dropped: their output is no longer configured, for longer than storage.orphan_ttl");
+            }
+            Ok(_) => {}
+            Err(cause) => {
+                tracing::warn!(%output, %cause, "cannot forget an output that is no longer configured")
+            }
+        }
+    }
+    dropped
 }
 
 /// A count above those in use.
