@@ -199,7 +199,11 @@ impl Outlet {
         state.tail = seq + 1;
         if state.behind.is_none() {
             let keeper = Arc::clone(self) as Arc<dyn Keeper>;
-            let Some(queue) = &state.queue else { return };
+            let Some(queue) = &state.queue else {
+                // Time is over: it is not handed out, and so it comes after the next start.
+                state.behind = Some(seq);
+                return;
+            };
             let delivery = queue.stored(Arc::clone(chunk), Instant::now(), ack, keeper, seq);
             match queue.offer(delivery) {
                 Ok(()) => state.handed.push(seq),
