@@ -156,6 +156,9 @@ impl Outlet {
                 return false;
             }
             shared.news();
+            if !self.is_full(bytes) {
+                break;
+            }
             match self.overflow {
                 // What can be dropped may come into the queue from the disk, of which nobody tells.
                 Overflow::DropOldest => drop(tokio::time::timeout(LOOK, room).await),
@@ -181,7 +184,10 @@ impl Outlet {
             freed += delivery.chunk.bytes.len() as u64;
             delivery.dropped(DropReason::Overflow);
         }
-        freed > 0 || behind
+        // The log hears of it in a moment, and says then what is owed.
+        let less = |owed: u64| Some(owed.saturating_sub(freed));
+        let _owed = self.stored.fetch_update(SeqCst, SeqCst, less);
+        freed > 0 || behind || self.coming.load(SeqCst) > 0
     }
 
     /// What the log says is owed now.
