@@ -116,7 +116,7 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "storage.backlog.mem_limit",
         Type::Size,
-        "most bytes in memory of what an earlier process left on disk",
+        "no effect of its own: replay holds at most 8 MiB for each output",
     ),
     Key::new("storage.backlog.flush_on_shutdown", Type::Bool, BACKLOG),
     Key::new("storage.metrics", Type::Bool, METRICS),
