@@ -186,9 +186,11 @@ pub const TLS_INPUT: &[Key] = &[
     Key::new("tls.max_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.3"),
 ];
 
+/// Where the peer of an output is.
+pub const PEER: &[Key] = &[Key::new("host", Type::Str, "address or name of the peer").default("127.0.0.1")];
+
 /// Keys of outputs that connect to a peer.
 pub const NET_OUTPUT: &[Key] = &[
-    Key::new("host", Type::Str, "address or name of the peer").default("127.0.0.1"),
     Key::new("net.connect_timeout", Type::Time, "how long connecting may take, TLS included").default("10"),
     Key::new(
         "net.io_timeout",

@@ -1,21 +1,41 @@
-//! Listeners and connections, theirs and ours: TCP, unix sockets, TLS.
+//! Listeners and connections, theirs and ours: TCP, unix sockets, TLS; the HTTP client, and AWS behind it.
 //!
 //! Enters: an address. Leaves: connections that can be waited on without holding a buffer. Can go wrong: the address
 //! is taken, the path too long, a certificate unreadable; every message says what to do.
 
+mod aws;
 mod client;
 mod client_tls;
 mod conn;
+mod http;
 mod listener;
 #[cfg(test)]
 pub(crate) mod test_certs;
 mod tls;
 
+pub use aws::{Aws, AwsOptions, KeptCredentials, aws};
 pub use client::{ClientConn, Dialer, Did, Target, TcpKeepalive};
 pub use client_tls::{ClientTls, ClientTlsFiles};
 pub use conn::Conn;
+pub use http::{HttpClient, HttpError, HttpOptions};
 pub use listener::Listener;
 pub use tls::{ServerTls, TlsFiles};
+
+/// An error with everything that it says was its cause, in one line. (Libraries' errors often say only "dispatch failure"
+/// themselves.)
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
 
 /// `N` random printable ASCII characters, from the kernel.
 ///

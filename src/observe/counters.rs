@@ -19,6 +19,14 @@ pub enum Refusal {
 pub enum Drop {
     /// The output would never take it.
     Rejected,
+    /// The destination takes nothing that old.
+    TooOld,
+    /// The destination takes nothing from so far ahead.
+    TooNew,
+    /// It is older than the destination keeps anything.
+    Expired,
+    /// There is nothing in it that the output could keep: CloudWatch has no empty events.
+    Empty,
     /// Its output failed as often, or for as long, as `Retry_Limit` or `retry.max_age` allow.
     Retries,
     /// Its output's share was full, and `overflow` says to drop.
@@ -32,14 +40,18 @@ pub enum Drop {
 }
 
 /// All reasons, in the order of the counters.
-pub const DROPS: [Drop; 6] =
-    [Drop::Rejected, Drop::Retries, Drop::Overflow, Drop::Orphan, Drop::Damaged, Drop::Shutdown];
+pub const DROPS: [Drop; 10] =
+    [Drop::Rejected, Drop::TooOld, Drop::TooNew, Drop::Expired, Drop::Empty, Drop::Retries, Drop::Overflow, Drop::Orphan, Drop::Damaged, Drop::Shutdown];
 
 impl Drop {
     /// The label value.
     pub fn name(self) -> &'static str {
         match self {
             Drop::Rejected => "rejected",
+            Drop::TooOld => "too_old",
+            Drop::TooNew => "too_new",
+            Drop::Expired => "expired",
+            Drop::Empty => "empty",
             Drop::Retries => "retries",
             Drop::Overflow => "overflow",
             Drop::Orphan => "orphan",
@@ -89,15 +101,27 @@ pub struct Output {
     pub delivered: AtomicU64,
     /// Written to dead letters.
     pub dead_lettered: AtomicU64,
+    /// Of these, by reason, as in [`DROPS`].
+    pub lettered: [AtomicU64; DROPS.len()],
     /// Given up, by reason, as in [`DROPS`].
     pub dropped: [AtomicU64; DROPS.len()],
     /// Waiting in it now.
     pub held: AtomicU64,
     /// Attempts that failed and were made again.
     pub retries: AtomicU64,
+    /// Attempts that the destination put off (it throttles): no failures.
+    pub throttled: AtomicU64,
 }
 
 impl Output {
+    /// Counts records written to dead letters.
+    pub fn lettered(&self, why: Drop, n: u64) {
+        self.dead_lettered.fetch_add(n, Relaxed);
+        if let Some((counter, _)) = self.lettered.iter().zip(DROPS).find(|(_, d)| *d == why) {
+            counter.fetch_add(n, Relaxed);
+        }
+    }
+
     /// Counts records given up.
     pub fn dropped(&self, why: Drop, n: u64) {
         if let Some((counter, _)) = self.dropped.iter().zip(DROPS).find(|(_, d)| *d == why) {
@@ -163,16 +187,18 @@ impl Totals {
         })
     }
 
-    /// Records accepted and then given up. What a disk has damaged is reported and counted, but nobody here gave it up.
+    /// Records accepted and then given up. What a disk has damaged is reported and counted, but nobody here gave it up;
+    /// and with what is empty nothing is lost.
     pub fn lost(&self) -> u64 {
-        let damaged = |o: &Output| {
+        let given_up = |o: &Output| -> u64 {
             DROPS
                 .iter()
                 .zip(&o.dropped)
-                .find(|(d, _)| **d == Drop::Damaged)
-                .map_or(0, |(_, c)| c.load(Relaxed))
+                .filter(|(why, _)| !matches!(why, Drop::Damaged | Drop::Empty))
+                .map(|(_, n)| n.load(Relaxed))
+                .sum()
         };
-        self.outputs.iter().map(|(_, o)| o.all_dropped() - damaged(o)).sum()
+        self.outputs.iter().map(|(_, o)| given_up(o)).sum()
     }
 }
 
@@ -206,10 +232,22 @@ impl fmt::Display for Totals {
                 o.delivered.load(Relaxed),
                 o.dead_lettered.load(Relaxed),
             )?;
+            for (counter, why) in o.lettered.iter().zip(DROPS) {
+                let n = counter.load(Relaxed);
+                if n > 0 {
+                    write!(f, " dead_lettered_{}={n}", why.name())?;
+                }
+            }
             for (counter, why) in o.dropped.iter().zip(DROPS) {
                 write!(f, " dropped_{}={}", why.name(), counter.load(Relaxed))?;
             }
-            write!(f, " held={} retries={}", o.held.load(Relaxed), o.retries.load(Relaxed))?;
+            write!(
+                f,
+                " held={} retries={} throttled={}",
+                o.held.load(Relaxed),
+                o.retries.load(Relaxed),
+                o.throttled.load(Relaxed)
+            )?;
         }
         for (name, c) in &self.filters {
             write!(

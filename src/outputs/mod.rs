@@ -20,6 +20,7 @@ mod file;
 mod format;
 mod forward;
 mod null;
+mod peer;
 mod retry;
 mod stdout;
 

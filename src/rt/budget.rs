@@ -156,6 +156,11 @@ impl Charge {
         self.bytes
     }
 
+    /// Takes more bytes of the same budget, at once: for what is made of what this stands for.
+    pub fn beside(&self, bytes: u64) -> Charge {
+        self.budget.take(bytes)
+    }
+
     /// Splits bytes off into a charge of their own (at most what is there).
     pub fn split(&mut self, bytes: u64) -> Charge {
         let bytes = bytes.min(self.bytes);

@@ -11,6 +11,6 @@ mod tasks;
 pub use budget::{Budget, Charge};
 pub use letters::{Content, Letter, LetterBox, Letters};
 pub use meter::{Meter, MeterCharge};
-pub use queue::{Delivery, Keeper, Receiver, Sender, queue};
+pub use queue::{Delivery, Keeper, Lost, Receiver, Sender, queue};
 pub use stop::{Phase, Stop, Stopper};
 pub use tasks::Tasks;

@@ -76,7 +76,19 @@ pub struct Delivery {
     owner: Arc<Shared>,
     /// Bytes it takes of the share: 0 until it has entered.
     takes: u64,
+    /// Records of it without a fate.
+    rest: u64,
     settled: bool,
+}
+
+/// Records of a delivery that its output does not have.
+pub struct Lost {
+    /// They and nothing else.
+    pub part: Chunk,
+    /// The class.
+    pub why: DropReason,
+    /// What exactly was wrong, for a person.
+    pub detail: String,
 }
 
 /// A queue that holds at most `share` bytes (one chunk may always enter an empty queue).
@@ -106,6 +118,7 @@ impl Sender {
     pub fn deliver(&self, chunk: Arc<Chunk>, ack: Option<Ack>) -> Delivery {
         self.0.counters.routed.fetch_add(chunk.count, Relaxed);
         self.0.counters.held.fetch_add(chunk.count, Relaxed);
+        let rest = chunk.count;
         Delivery {
             chunk,
             since: Instant::now(),
@@ -113,6 +126,7 @@ impl Sender {
             stored: None,
             owner: Arc::clone(&self.0),
             takes: 0,
+            rest,
             settled: false,
         }
     }
@@ -128,7 +142,8 @@ impl Sender {
         number: u64,
     ) -> Delivery {
         let stored = Some(Stored { keeper, number });
-        Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, settled: false }
+        let rest = chunk.count;
+        Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, rest, settled: false }
     }
 
     /// The output's counters.
@@ -254,6 +269,12 @@ impl Receiver {
         self.0.lock().waiting.pop_front()
     }
 
+    /// Whether half of the share is taken: then what lingers had better go.
+    pub fn is_pressed(&self) -> bool {
+        let state = self.0.lock();
+        state.bytes > self.0.share.min(STORED_SHARE) / 2
+    }
+
     /// Whether every sender is gone: nothing new will come, the process is stopping.
     pub fn closed(&self) -> bool {
         self.0.lock().senders == 0
@@ -306,13 +327,62 @@ impl Delivery {
 
     /// The output has it.
     pub fn delivered(mut self) {
-        self.owner.counters.delivered.fetch_add(self.chunk.count, Relaxed);
+        self.count(|c, n| c.delivered.fetch_add(n, Relaxed), self.rest);
         self.settle(true);
+    }
+
+    /// Its records have different fates: all that are not among the `lost` are delivered. The lost ones go to the dead
+    /// letters where there are some, else they are dropped; that the output took the others is not held against their
+    /// sender. Waits as [`Delivery::give_up`] does.
+    pub async fn divided(mut self, lost: Vec<Lost>) {
+        let all: u64 = lost.iter().map(|l| l.part.count).sum();
+        self.count(|c, n| c.delivered.fetch_add(n, Relaxed), self.rest.saturating_sub(all));
+        let letters = self.owner.letters.clone();
+        let (kept, dropped): (Vec<Lost>, Vec<Lost>) =
+            lost.into_iter().partition(|l| letters.is_some() && l.why != DropReason::Empty);
+        // What nobody would ever take had better not come again; what failed may.
+        let good = dropped.iter().all(|l| l.why != DropReason::Retries);
+        for l in &dropped {
+            if l.why != DropReason::Empty {
+                tracing::error!(output = %self.owner.label, records = l.part.count, reason = l.why.name(), detail = %l.detail,
+                    "records dropped; set dead_letter.path to keep such records");
+            }
+            self.count(|c, n| c.dropped(l.why, n), l.part.count);
+        }
+        let Some(letters) = letters.filter(|_| !kept.is_empty()) else { return self.settle(good) };
+        let from = Arc::clone(&self.owner.name);
+        // The verdict comes with the last letter that is on disk. A letter that is not kept leaves the delivery without.
+        let waiting = Arc::new(Mutex::new((Some(self), kept.len())));
+        for l in kept {
+            let (waiting, count, why) = (Arc::clone(&waiting), l.part.count, l.why);
+            let kept = Box::new(move || {
+                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.1 -= 1;
+                if let Some(delivery) = &mut waiting.0 {
+                    delivery.count(|c, n| c.lettered(why, n), count);
+                }
+                if waiting.1 == 0
+                    && let Some(mut delivery) = waiting.0.take()
+                {
+                    delivery.settle(good);
+                }
+            });
+            let (content, from) = (Content::Chunk(Arc::new(l.part)), Arc::clone(&from));
+            letters.send(Letter { from, reason: l.why.name(), detail: l.detail, content, kept }).await;
+        }
+    }
+
+    /// Gives records their fate.
+    fn count<T>(&mut self, add: impl FnOnce(&Counters, u64) -> T, n: u64) {
+        let n = n.min(self.rest);
+        self.rest -= n;
+        add(&self.owner.counters, n);
+        self.owner.counters.held.fetch_sub(n, Relaxed);
     }
 
     /// The output gives it up for a reason, and nobody keeps it: counted, and the ack fails.
     pub fn dropped(mut self, why: DropReason) {
-        self.owner.counters.dropped(why, self.chunk.count);
+        self.count(|c, n| c.dropped(why, n), self.rest);
         self.settle(false);
     }
 
@@ -326,7 +396,7 @@ impl Delivery {
         };
         let (from, chunk) = (Arc::clone(&self.owner.name), Arc::clone(&self.chunk));
         let kept = Box::new(move || {
-            self.owner.counters.dead_lettered.fetch_add(self.chunk.count, Relaxed);
+            self.count(|c, n| c.lettered(why, n), self.rest);
             self.settle(true);
         });
         letters.send(Letter { from, reason: why.name(), detail, content: Content::Chunk(chunk), kept }).await;
@@ -347,12 +417,8 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let counters = &self.owner.counters;
-        if self.settled {
-            counters.held.fetch_sub(self.chunk.count, Relaxed);
-        } else if self.stored.is_none() {
-            counters.dropped(DropReason::Shutdown, self.chunk.count);
-            counters.held.fetch_sub(self.chunk.count, Relaxed);
+        if !self.settled && self.stored.is_none() {
+            self.count(|c, n| c.dropped(DropReason::Shutdown, n), self.rest);
         }
         if self.takes > 0 {
             self.owner.lock().bytes -= self.takes;

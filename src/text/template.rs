@@ -60,6 +60,11 @@ impl Template {
         self.parts.iter().any(|p| matches!(p, Part::Group(_)))
     }
 
+    /// Whether it depends on the tag alone.
+    pub fn is_of_tag(&self) -> bool {
+        self.parts.iter().all(|p| matches!(p, Part::Text(_) | Part::Tag | Part::Between(_)))
+    }
+
     /// Appends the text for one record; `captures` is the text that was matched and where its groups are. Says whether
     /// every field was there (a group or a part of the tag that is not is simply empty).
     pub fn render(

@@ -17,8 +17,9 @@ use self::pack::{Format, Packer, TagChoice};
 use self::run::{Runner, Timing};
 use self::window::Window;
 use super::{BuildContext, Output, OutputKind};
-use crate::config::{Diagnostics, Key, NET_OUTPUT, PluginInfo, Settings, TLS_OUTPUT, Type, value};
-use crate::net::{ClientTls, ClientTlsFiles, Dialer, Target, TcpKeepalive, random_printable};
+use super::peer::{Net, client_tls, net};
+use crate::config::{Diagnostics, Key, NET_OUTPUT, PEER, PluginInfo, Settings, TLS_OUTPUT, Type, value};
+use crate::net::{Dialer, Target, random_printable};
 use crate::rt::Receiver;
 use crate::text::Template;
 use crate::wire::forward_send::Ids;
@@ -60,7 +61,7 @@ pub(super) const KIND: OutputKind = OutputKind {
                 .default("off"),
             Key::new("upstream", Type::Str, "not built yet: refused; use host and port"),
         ],
-        groups: &[NET_OUTPUT, TLS_OUTPUT],
+        groups: &[PEER, NET_OUTPUT, TLS_OUTPUT],
     },
     build,
 };
@@ -83,14 +84,13 @@ fn build(s: &Settings, cx: &BuildContext, diags: &mut Diagnostics) -> Option<Box
     }
     let format = format(s, diags)?;
     let login = login(s, diags)?;
-    let dialer = dialer(s, diags)?;
-    let seconds = |key| s.time(key).filter(|t| !t.is_zero());
-    let io = seconds("net.io_timeout");
+    let net = net(s, diags)?;
+    let dialer = dialer(s, &net, diags)?;
     let timing = Timing {
-        ack: seconds("ack_timeout").or(io).unwrap_or(ACK_TIMEOUT),
-        io,
-        idle: s.bool("net.keepalive").then(|| s.time("net.keepalive_idle_timeout").unwrap_or_default()),
-        recycle: s.int("net.keepalive_max_recycle").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+        ack: s.time("ack_timeout").filter(|t| !t.is_zero()).or(net.io).unwrap_or(ACK_TIMEOUT),
+        io: net.io,
+        idle: net.idle,
+        recycle: net.recycle,
     };
     Some(Box::new(Forward { dialer, login, format, timing, retry: cx.retry }))
 }
@@ -164,7 +164,7 @@ fn login(s: &Settings, diags: &mut Diagnostics) -> Option<Option<Login>> {
     }))
 }
 
-fn dialer(s: &Settings, diags: &mut Diagnostics) -> Option<Dialer> {
+fn dialer(s: &Settings, net: &Net, diags: &mut Diagnostics) -> Option<Dialer> {
     let target = match s.str("unix_path") {
         Some(path) => Target::Unix(path.to_owned()),
         None => {
@@ -182,45 +182,9 @@ fn dialer(s: &Settings, diags: &mut Diagnostics) -> Option<Dialer> {
             diags.strict(Some(s.pos_of("tls")), message, "a unix socket is used without TLS");
             None
         }
-        (Target::Tcp(..), true) => {
-            let files = ClientTlsFiles {
-                verify: s.bool("tls.verify"),
-                verify_hostname: s.bool("tls.verify_hostname"),
-                ca_file: s.str("tls.ca_file"),
-                ca_path: s.str("tls.ca_path"),
-                cert: s.str("tls.crt_file"),
-                key: s.str("tls.key_file"),
-                vhost: s.str("tls.vhost"),
-                min_version: s.str("tls.min_version"),
-                max_version: s.str("tls.max_version"),
-            };
-            match ClientTls::new(&files) {
-                Ok(tls) => Some(tls),
-                Err(e) => {
-                    s.error(diags, "tls", e);
-                    return None;
-                }
-            }
-        }
+        (Target::Tcp(..), true) => Some(client_tls(s, s.bool("tls.verify_hostname"), diags)?),
     };
-    let source = match s.str("net.source_address").map(str::parse) {
-        None => None,
-        Some(Ok(address)) => Some(address),
-        Some(Err(_)) => {
-            s.error(diags, "net.source_address", "net.source_address is an address of this machine");
-            return None;
-        }
-    };
-    // Negative: the kernel's.
-    let number = |key| s.int(key).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
-    let seconds = |key| number(key).map(|n| Duration::from_secs(n.into()));
-    let keepalive = s.bool("net.tcp_keepalive").then(|| TcpKeepalive {
-        time: seconds("net.tcp_keepalive_time"),
-        interval: seconds("net.tcp_keepalive_interval"),
-        probes: number("net.tcp_keepalive_probes"),
-    });
-    let timeout = s.time("net.connect_timeout").filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(10));
-    Some(Dialer { target, tls, timeout, source, keepalive })
+    Some(Dialer { target, tls, timeout: net.connect, source: net.source, keepalive: net.keepalive })
 }
 
 impl Output for Forward {
