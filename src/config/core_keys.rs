@@ -211,11 +211,15 @@ pub const NET_OUTPUT: &[Key] = &[
     Key::new("net.source_address", Type::Str, "our own address"),
 ];
 
-/// TLS keys of outputs. A plugin without them refuses `tls on`.
+/// Whether an output speaks TLS. A plugin without these refuses `tls on`; one that has other defaults has them itself.
 pub const TLS_OUTPUT: &[Key] = &[
     Key::new("tls", Type::Bool, "TLS to the peer").default("off"),
+    Key::new("tls.verify_hostname", Type::Bool, "its certificate must be for its name").default("off"),
+];
+
+/// The other TLS keys of outputs.
+pub const TLS_FILES: &[Key] = &[
     Key::new("tls.verify", Type::Bool, "the peer's certificate must be of a trusted authority").default("on"),
-    Key::new("tls.verify_hostname", Type::Bool, "and must be for the peer's name").default("off"),
     Key::new("tls.ca_file", Type::Str, "trusted authorities, PEM; the system's when not set"),
     Key::new("tls.ca_path", Type::Str, "a directory of such files"),
     Key::new("tls.crt_file", Type::Str, "our own certificate chain, PEM"),

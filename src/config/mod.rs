@@ -26,7 +26,8 @@ mod yaml_sections;
 
 pub use check::{check, nearest, unknown_plugin};
 pub use core_keys::{
-    CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, NET_OUTPUT, PEER, TLS_INPUT, TLS_OUTPUT,
+    CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, NET_OUTPUT, PEER, TLS_FILES, TLS_INPUT,
+    TLS_OUTPUT,
 };
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;

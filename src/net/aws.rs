@@ -157,8 +157,7 @@ impl KeptCredentials {
             }
             Err(e) => {
                 // The old ones may hold a little longer.
-                let usable =
-                    kept.now.clone().filter(|c| c.expiry().is_none_or(|at| at > SystemTime::now()));
+                let usable = kept.now.clone().filter(|c| c.expiry().is_none_or(|at| at > SystemTime::now()));
                 match usable {
                     Some(old) if !kept.forget => {
                         tracing::warn!(cause = %super::causes(&e), "cannot renew AWS credentials; the old ones still hold");

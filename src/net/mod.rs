@@ -37,19 +37,27 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `N` random printable ASCII characters, from the kernel.
+/// `N` random bytes, from the kernel.
 ///
 /// # Errors
 /// When the kernel has no randomness to give.
-pub fn random_printable<const N: usize>() -> Result<String, String> {
+pub fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     // The kernel gives up to 256 bytes whole.
     const { assert!(N <= 256) };
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| format!("no random numbers from the kernel: {e}"))?;
+    Ok(bytes)
+}
+
+/// `N` random printable ASCII characters, from the kernel.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub fn random_printable<const N: usize>() -> Result<String, String> {
     // 64 characters: every byte maps without bias.
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 63)])).collect())
+    Ok(random::<N>()?.iter().map(|b| char::from(LETTERS[usize::from(b & 63)])).collect())
 }
 
 #[cfg(test)]

@@ -40,8 +40,18 @@ pub enum Drop {
 }
 
 /// All reasons, in the order of the counters.
-pub const DROPS: [Drop; 10] =
-    [Drop::Rejected, Drop::TooOld, Drop::TooNew, Drop::Expired, Drop::Empty, Drop::Retries, Drop::Overflow, Drop::Orphan, Drop::Damaged, Drop::Shutdown];
+pub const DROPS: [Drop; 10] = [
+    Drop::Rejected,
+    Drop::TooOld,
+    Drop::TooNew,
+    Drop::Expired,
+    Drop::Empty,
+    Drop::Retries,
+    Drop::Overflow,
+    Drop::Orphan,
+    Drop::Damaged,
+    Drop::Shutdown,
+];
 
 impl Drop {
     /// The label value.

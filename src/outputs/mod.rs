@@ -15,6 +15,7 @@ use crate::rt::Receiver;
 pub use retry::RetryPolicy;
 
 mod batch;
+mod cloudwatch;
 mod drive;
 mod file;
 mod format;
@@ -25,7 +26,8 @@ mod retry;
 mod stdout;
 
 /// Every output there is.
-pub const KINDS: &[&OutputKind] = &[&file::KIND, &stdout::KIND, &null::KIND, &forward::KIND];
+pub const KINDS: &[&OutputKind] =
+    &[&file::KIND, &stdout::KIND, &null::KIND, &forward::KIND, &cloudwatch::LOGS, &cloudwatch::GO];
 
 /// A row of the table.
 pub struct OutputKind {

@@ -51,8 +51,10 @@ impl Chunk {
     /// The records from `start` to `end`, `count` of them and within one segment, sharing this chunk's bytes. They are
     /// charged for once more: the bytes stay as long as either chunk lives.
     pub fn part(&self, start: usize, end: usize, count: u64) -> Chunk {
-        let tag = self.segs.iter().find(|seg| seg.end >= end).map_or_else(|| Tag::new(b""), |seg| seg.tag.clone());
-        let bytes = if start <= end && end <= self.bytes.len() { self.bytes.slice(start..end) } else { Bytes::new() };
+        let tag =
+            self.segs.iter().find(|seg| seg.end >= end).map_or_else(|| Tag::new(b""), |seg| seg.tag.clone());
+        let bytes =
+            if start <= end && end <= self.bytes.len() { self.bytes.slice(start..end) } else { Bytes::new() };
         let end = bytes.len();
         Chunk {
             bytes,

@@ -65,6 +65,22 @@ impl Template {
         self.parts.iter().all(|p| matches!(p, Part::Text(_) | Part::Tag | Part::Between(_)))
     }
 
+    /// Appends the text for a tag, where it depends on nothing else ([`Template::is_of_tag`]). Says whether that was so.
+    pub fn render_tag(&self, tag: &Tag, out: &mut Vec<u8>) -> bool {
+        let tag = tag.as_bytes();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Tag => out.extend_from_slice(tag),
+                Part::Between(n) => {
+                    out.extend_from_slice(tag.split(|b| *b == b'.').nth(*n).unwrap_or_default())
+                }
+                Part::Field(_) | Part::Group(_) => return false,
+            }
+        }
+        true
+    }
+
     /// Appends the text for one record; `captures` is the text that was matched and where its groups are. Says whether
     /// every field was there (a group or a part of the tag that is not is simply empty).
     pub fn render(

@@ -16,9 +16,11 @@ use std::time::Duration;
 use self::pack::{Format, Packer, TagChoice};
 use self::run::{Runner, Timing};
 use self::window::Window;
-use super::{BuildContext, Output, OutputKind};
 use super::peer::{Net, client_tls, net};
-use crate::config::{Diagnostics, Key, NET_OUTPUT, PEER, PluginInfo, Settings, TLS_OUTPUT, Type, value};
+use super::{BuildContext, Output, OutputKind};
+use crate::config::{
+    Diagnostics, Key, NET_OUTPUT, PEER, PluginInfo, Settings, TLS_FILES, TLS_OUTPUT, Type, value,
+};
 use crate::net::{Dialer, Target, random_printable};
 use crate::rt::Receiver;
 use crate::text::Template;
@@ -61,7 +63,7 @@ pub(super) const KIND: OutputKind = OutputKind {
                 .default("off"),
             Key::new("upstream", Type::Str, "not built yet: refused; use host and port"),
         ],
-        groups: &[PEER, NET_OUTPUT, TLS_OUTPUT],
+        groups: &[PEER, NET_OUTPUT, TLS_OUTPUT, TLS_FILES],
     },
     build,
 };

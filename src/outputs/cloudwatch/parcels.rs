@@ -1,0 +1,191 @@
+//! Deliveries on their way: who is owed what.
+//!
+//! Enters: deliveries, and the fate of their records, in any order. Leaves: a verdict for each delivery once every record of
+//! it has its fate. Bounded by the output's share: a delivery counts there until its verdict.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::observe::counters::Drop as DropReason;
+use crate::record::Chunk;
+use crate::rt::{Delivery, Lost};
+
+/// A delivery's number here. Given again once it is settled.
+pub(super) type ParcelId = u32;
+
+struct Parcel {
+    delivery: Delivery,
+    /// Records without a fate.
+    left: u64,
+    bad: Vec<Bad>,
+}
+
+/// A record that CloudWatch does not have.
+struct Bad {
+    start: usize,
+    end: usize,
+    why: DropReason,
+    detail: Arc<str>,
+}
+
+/// All that are unsettled.
+#[derive(Default)]
+pub(super) struct Parcels {
+    slots: Vec<Option<Parcel>>,
+    free: Vec<ParcelId>,
+}
+
+impl Parcels {
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    pub(super) fn add(&mut self, delivery: Delivery) -> ParcelId {
+        let left = delivery.chunk.count;
+        let parcel = Some(Parcel { delivery, left, bad: Vec::new() });
+        match self.free.pop() {
+            Some(id) => {
+                if let Some(slot) = self.slots.get_mut(id as usize) {
+                    *slot = parcel;
+                }
+                id
+            }
+            None => {
+                self.slots.push(parcel);
+                (self.slots.len() - 1) as ParcelId
+            }
+        }
+    }
+
+    fn get(&self, id: ParcelId) -> Option<&Parcel> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    /// Its records.
+    pub(super) fn chunk(&self, id: ParcelId) -> Option<&Arc<Chunk>> {
+        self.get(id).map(|p| &p.delivery.chunk)
+    }
+
+    /// When this output was first owed it.
+    pub(super) fn since(&self, id: ParcelId) -> Option<Instant> {
+        self.get(id).map(|p| p.delivery.since)
+    }
+
+    /// The record at `start..end` will not be delivered. Says so once, however many pieces it was cut into; it still counts
+    /// as unfinished until [`Parcels::finish`].
+    pub(super) fn bad(&mut self, id: ParcelId, range: (usize, usize), why: DropReason, detail: &Arc<str>) {
+        let Some(Some(parcel)) = self.slots.get_mut(id as usize) else { return };
+        let (start, end) = range;
+        if !parcel.bad.iter().rev().any(|b| b.start == start) {
+            parcel.bad.push(Bad { start, end, why, detail: Arc::clone(detail) });
+        }
+    }
+
+    /// So many of its records have their fate. Gives the delivery back when that was the last.
+    pub(super) fn finish(&mut self, id: ParcelId, records: u64) -> Option<Settled> {
+        let slot = self.slots.get_mut(id as usize)?;
+        let parcel = slot.as_mut()?;
+        parcel.left = parcel.left.saturating_sub(records);
+        if parcel.left > 0 {
+            return None;
+        }
+        let parcel = slot.take()?;
+        self.free.push(id);
+        Some(Settled(parcel))
+    }
+}
+
+/// A delivery whose records all have their fate.
+pub(super) struct Settled(Parcel);
+
+impl Settled {
+    /// Gives it its verdict.
+    pub(super) async fn settle(self) {
+        let Parcel { delivery, mut bad, .. } = self.0;
+        if bad.is_empty() {
+            return delivery.delivered();
+        }
+        bad.sort_unstable_by_key(|b| b.start);
+        let chunk = Arc::clone(&delivery.chunk);
+        let mut lost: Vec<Lost> = Vec::new();
+        let mut run: Option<(Bad, u64)> = None;
+        for next in bad {
+            match &mut run {
+                Some((first, count)) if first.end == next.start && first.same(&next, &chunk) => {
+                    first.end = next.end;
+                    *count += 1;
+                }
+                _ => {
+                    let before = run.replace((next, 1));
+                    lost.extend(before.map(|r| letter(&chunk, r)));
+                }
+            }
+        }
+        lost.extend(run.map(|r| letter(&chunk, r)));
+        delivery.divided(lost).await;
+    }
+}
+
+impl Bad {
+    /// Whether both can stand in one letter: same reason, same segment.
+    fn same(&self, other: &Bad, chunk: &Chunk) -> bool {
+        let segment = |end: usize| chunk.segs.iter().position(|seg| end <= seg.end);
+        self.why == other.why && self.detail == other.detail && segment(self.end) == segment(other.end)
+    }
+}
+
+fn letter(chunk: &Chunk, (bad, count): (Bad, u64)) -> Lost {
+    Lost { part: chunk.part(bad.start, bad.end, count), why: bad.why, detail: bad.detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{AckWait, Seg, Tag, Verdict};
+    use crate::rt::{Budget, Letters, queue};
+    use std::sync::atomic::Ordering::Relaxed;
+
+    fn chunk() -> Arc<Chunk> {
+        // Four records of ten bytes under two tags.
+        let seg = |tag: &[u8], end| Seg { tag: Tag::new(tag), end, count: 2 };
+        Arc::new(Chunk {
+            bytes: vec![0; 40].into(),
+            segs: [seg(b"a", 20), seg(b"b", 40)].into_iter().collect(),
+            count: 4,
+            charge: Budget::new(1000).take(40),
+            meter: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_delivery_is_settled_when_its_last_record_has_its_fate_and_its_letters_are_kept() {
+        let (letters, mut inbox) = Letters::new();
+        let (tx, mut rx) = queue("o", 1000, Arc::default(), Some(letters));
+        let (wait, ack) = AckWait::new(Arc::default());
+        tx.push(tx.deliver(chunk(), Some(ack))).await;
+        let mut parcels = Parcels::default();
+        let id = parcels.add(rx.recv().await.unwrap());
+        let detail: Arc<str> = "bad".into();
+        assert!(parcels.finish(id, 1).is_none());
+        // Three in a row, over the border between two tags; one of them in two pieces.
+        for range in [(10, 20), (20, 30), (30, 40), (30, 40)] {
+            parcels.bad(id, range, DropReason::Rejected, &detail);
+        }
+        parcels.finish(id, 3).unwrap().settle().await;
+        assert!(parcels.is_empty());
+        assert_eq!(wait.verdict(), Verdict::Pending);
+        let counts: Vec<u64> = std::iter::from_fn(|| inbox.try_recv())
+            .map(|letter| {
+                let crate::rt::Content::Chunk(part) = &letter.content else { panic!() };
+                let count = part.count;
+                (letter.kept)();
+                count
+            })
+            .collect();
+        assert_eq!(counts, [1, 2]);
+        assert_eq!(wait.verdict(), Verdict::Delivered);
+        let counters = tx.counters();
+        let all = [&counters.delivered, &counters.dead_lettered, &counters.held].map(|c| c.load(Relaxed));
+        assert_eq!(all, [1, 3, 0]);
+    }
+}
