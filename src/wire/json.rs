@@ -49,34 +49,57 @@ impl Json {
         self.write(out, Some(first), buf, pos)
     }
 
-    fn write(&self, out: &mut Vec<u8>, first: Option<First<'_>>, buf: &[u8], pos: usize) -> usize {
+    /// Appends the value at `pos` of `buf` as a JSON string that holds its JSON, in one pass: the text with its quotes. Says
+    /// where the value ends, and how long its JSON is by itself.
+    #[inline]
+    pub fn write_inside(&self, out: &mut Vec<u8>, buf: &[u8], pos: usize) -> (usize, usize) {
+        out.push(b'"');
         let start = out.len();
-        let mut writer =
-            Writer { buf, first, exact: false, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let (end, added) = self.write_as::<true>(out, None, buf, pos);
+        let len = out.len() - start - added;
+        out.push(b'"');
+        (end, len)
+    }
+
+    fn write(&self, out: &mut Vec<u8>, first: Option<First<'_>>, buf: &[u8], pos: usize) -> usize {
+        self.write_as::<false>(out, first, buf, pos).0
+    }
+
+    /// Where the value ends, and what was added because it stands in a string.
+    fn write_as<const INSIDE: bool>(
+        &self,
+        out: &mut Vec<u8>,
+        first: Option<First<'_>>,
+        buf: &[u8],
+        pos: usize,
+    ) -> (usize, usize) {
+        let start = out.len();
+        let block = Block::<INSIDE>::new(out, self.escape_unicode);
+        let mut writer = Writer { buf, first, exact: false, repeated: false, block };
         let end = writer.value(pos, 0);
         if !writer.repeated {
             writer.block.flush();
-            return end;
+            return (end, writer.block.added());
         }
         // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
         // repeated keys on every level of a deep record cannot double the work level by level.
         out.truncate(start);
-        let mut writer =
-            Writer { buf, first, exact: true, repeated: false, block: Block::new(out, self.escape_unicode) };
+        let block = Block::<INSIDE>::new(out, self.escape_unicode);
+        let mut writer = Writer { buf, first, exact: true, repeated: false, block };
         let end = writer.value(pos, 0);
         writer.block.flush();
-        end
+        (end, writer.block.added())
     }
 
     /// Appends `text` as a JSON string with its quotes.
     pub fn write_str(&self, out: &mut Vec<u8>, text: &[u8]) {
-        let mut block = Block::new(out, self.escape_unicode);
+        let mut block = Block::<false>::new(out, self.escape_unicode);
         block.string(text, 0, text.len());
         block.flush();
     }
 }
 
-struct Writer<'a, 'o> {
+struct Writer<'a, 'o, const INSIDE: bool> {
     buf: &'a [u8],
     /// Taken by the outermost map.
     first: Option<First<'a>>,
@@ -84,10 +107,10 @@ struct Writer<'a, 'o> {
     exact: bool,
     /// A key may have been repeated: what was written does not count.
     repeated: bool,
-    block: Block<'o>,
+    block: Block<'o, INSIDE>,
 }
 
-impl Writer<'_, '_> {
+impl<const INSIDE: bool> Writer<'_, '_, INSIDE> {
     fn value(&mut self, pos: usize, depth: usize) -> usize {
         // The bulk of all values: strings with one or two bytes of header.
         let buf = self.buf;
@@ -124,14 +147,7 @@ impl Writer<'_, '_> {
             }
             Value::Float(_) => self.block.put(b"null"),
             Value::Str(text) | Value::Bin(text) => self.block.string(buf, end - text.len(), end),
-            Value::Ext(_, payload) => {
-                self.block.put(b"\"");
-                for byte in payload {
-                    self.block.put(b"\\\\x");
-                    self.block.put(&escape::hex(*byte));
-                }
-                self.block.put(b"\"");
-            }
+            Value::Ext(_, payload) => self.block.bytes_as_hex(payload),
             Value::Array { .. } | Value::Map { .. } if depth >= MAX_DEPTH => {
                 self.block.put(b"null");
                 return msgpack::skip(buf, pos).unwrap_or(buf.len());

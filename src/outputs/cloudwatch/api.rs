@@ -311,8 +311,11 @@ where
             let said = e.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
             let status = status.unwrap_or_default();
             let after = e.raw_response().and_then(retry_after);
-            let cause = format!("{call}: {status} {name} {said}");
-            (judge(name, status, after), cause.trim_end().to_owned())
+            let cause = match name {
+                "" => foreign(call, e.raw_response()),
+                name => format!("{call}: {status} {name} {said}").trim_end().to_owned(),
+            };
+            (judge(name, status, after), cause)
         }
         // There are no credentials, or the request could not be made for another reason that lies here.
         SdkError::ConstructionFailure(_) => (Trouble::Denied, format!("{call}: {}", causes(e))),
@@ -323,8 +326,18 @@ where
             let cause = failure.as_connector_error().map_or_else(|| causes(e), |c| causes(c));
             (Trouble::Failed, format!("{call}: {cause}"))
         }
+        SdkError::ResponseError(_) => (Trouble::Failed, foreign(call, e.raw_response())),
         _ => (Trouble::Failed, format!("{call}: {}", causes(e))),
     }
+}
+
+/// An answer that does not read like AWS's.
+fn foreign(call: &str, answer: Option<&HttpResponse>) -> String {
+    let status = answer.map_or(0, |a| a.status().as_u16());
+    let kind = answer.and_then(|a| a.headers().get("content-type")).unwrap_or("no content type");
+    format!(
+        "{call}: the answer {status} ({kind}) is not CloudWatch's; is there a proxy or a captive page on the way?"
+    )
 }
 
 /// Classes of errors by name, else by status.

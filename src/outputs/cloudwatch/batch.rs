@@ -153,6 +153,26 @@ impl Writer {
                 since = Some(since.map_or(at, |s| s.min(at)));
             }
             while run.start < run.end {
+                if run.sent == 0
+                    && let Some((time, record)) = head(buf, run.start)
+                    && let Some(whole) = self.message.put_whole(&mut out, time, buf, record)
+                {
+                    if !load.has_room(self.items.len(), time, whole.len) {
+                        out.truncate(whole.at);
+                        break 'full;
+                    }
+                    load.add(time, whole.len);
+                    self.spans.push((time, whole.at..out.len()));
+                    self.items.push(Item {
+                        parcel: run.parcel,
+                        start: run.start as u32,
+                        end: whole.end as u32,
+                        piece: (0, whole.len as u32),
+                        last: true,
+                    });
+                    run.start = whole.end;
+                    continue;
+                }
                 let read = head(buf, run.start)
                     .and_then(|(time, record)| Some((time, self.message.find(buf, record, &mut self.room)?)));
                 // Chunks are validated; if one is broken all the same, its run ends here.
@@ -290,10 +310,44 @@ fn begin(group: &str, stream: &str, mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-fn put(out: &mut Vec<u8>, time: i64, text: &[u8], cut_off: bool) {
+/// An event that has been written.
+struct Whole {
+    /// Where it begins in the body.
+    at: usize,
+    /// How long its message is.
+    len: usize,
+    /// Where its record ends.
+    end: usize,
+}
+
+impl Message {
+    /// Writes the event of a record that is the message itself, in one pass. `None`, and nothing written, when it is
+    /// not, or is empty, or too long.
+    #[inline]
+    fn put_whole(&self, out: &mut Vec<u8>, time: i64, buf: &[u8], record: usize) -> Option<Whole> {
+        if self.key.is_some() || buf.get(record) == Some(&0x80) {
+            return None;
+        }
+        let at = out.len();
+        begin_event(out, time);
+        let (end, len) = self.json.write_inside(out, buf, record);
+        if len > self.limit {
+            out.truncate(at);
+            return None;
+        }
+        out.extend_from_slice(b"},");
+        Some(Whole { at, len, end })
+    }
+}
+
+fn begin_event(out: &mut Vec<u8>, time: i64) {
     out.extend_from_slice(b"{\"timestamp\":");
     out.extend_from_slice(itoa::Buffer::new().format(time).as_bytes());
     out.extend_from_slice(b",\"message\":");
+}
+
+fn put(out: &mut Vec<u8>, time: i64, text: &[u8], cut_off: bool) {
+    begin_event(out, time);
     if cut_off {
         PLAIN.write_str(out, &[text, TRUNCATED.as_bytes()].concat());
     } else {
@@ -310,3 +364,6 @@ fn end(mut out: Vec<u8>) -> Bytes {
     out.extend_from_slice(b"]}");
     out.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use super::mask::{RUN, mask};
 
 /// Size of the block that gathers output before it goes to the buffer.
 const BLOCK: usize = 1024;
-/// Most bytes that one run can become (`\u00XX` for each, a word that overlaps the end, and a whole store).
-const GROWN: usize = (RUN + 8) * 6 + 16;
+/// Most bytes that one run can become (`\\u00XX` for each, a word that overlaps the end, and a whole store).
+const GROWN: usize = (RUN + 8) * 7 + 16;
 
 /// For each byte that needs it the escape, its length in the last place; length 0 for what is left as it is and for
 /// bytes outside of ASCII.
@@ -36,18 +36,46 @@ static ESCAPES: [[u8; 8]; 256] = {
     table
 };
 
+/// The same for JSON that stands in a JSON string: every quote and backslash of it is escaped once more.
+static ESCAPES_INSIDE: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut b = 0;
+    while b < 128 {
+        let once = ESCAPES[b];
+        if once[7] > 0 {
+            let mut twice = [0; 8];
+            let (mut from, mut to) = (0, 0);
+            while from < once[7] as usize {
+                if once[from] == b'"' || once[from] == b'\\' {
+                    twice[to] = b'\\';
+                    to += 1;
+                }
+                twice[to] = once[from];
+                from += 1;
+                to += 1;
+            }
+            twice[7] = to as u8;
+            table[b] = twice;
+        }
+        b += 1;
+    }
+    table
+};
+
 /// Two hexadecimal digits.
 pub(super) fn hex(byte: u8) -> [u8; 2] {
     let digit = |v: u8| if v < 10 { b'0' + v } else { b'a' + v - 10 };
     [digit(byte >> 4), digit(byte & 15)]
 }
 
-/// Gathers output; [`Block::flush`] must be called at the end.
-pub(super) struct Block<'o> {
+/// Gathers output; [`Block::flush`] must be called at the end. `INSIDE`: what is written stands in a JSON string.
+pub(super) struct Block<'o, const INSIDE: bool> {
     out: &'o mut Vec<u8>,
     bytes: [u8; BLOCK],
     len: usize,
     escape_unicode: bool,
+    /// Backslashes that are there only because it stands in a string.
+    added: usize,
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -91,9 +119,58 @@ fn store<const N: usize>(block: &mut [u8; BLOCK], filled: &mut usize, bytes: [u8
     }
 }
 
-impl<'o> Block<'o> {
+impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
     pub(super) fn new(out: &'o mut Vec<u8>, escape_unicode: bool) -> Self {
-        Block { out, bytes: [0; BLOCK], len: 0, escape_unicode }
+        Block { out, bytes: [0; BLOCK], len: 0, escape_unicode, added: 0 }
+    }
+
+    /// Backslashes that are there only because what was written stands in a string.
+    pub(super) fn added(&self) -> usize {
+        self.added
+    }
+
+    /// The escape of a byte, its length in the last place.
+    #[inline]
+    fn escape(byte: u8) -> [u8; 8] {
+        if INSIDE { ESCAPES_INSIDE[usize::from(byte)] } else { ESCAPES[usize::from(byte)] }
+    }
+
+    /// Counts what was added for a byte that is escaped.
+    #[inline]
+    fn count(&mut self, byte: u8) {
+        if INSIDE {
+            self.added += 1 + usize::from(byte == b'"' || byte == b'\\');
+        }
+    }
+
+    /// Appends a quote. There must be room.
+    #[inline]
+    fn quote(&mut self) {
+        if INSIDE {
+            self.store([b'\\', b'"'], 2);
+            self.added += 1;
+        } else {
+            self.store([b'"'], 1);
+        }
+    }
+
+    /// Appends bytes as a string of `\xNN`.
+    #[cold]
+    pub(super) fn bytes_as_hex(&mut self, bytes: &[u8]) {
+        self.room(GROWN);
+        self.quote();
+        for byte in bytes {
+            self.room(GROWN);
+            if INSIDE {
+                self.store(*b"\\\\\\\\x", 5);
+                self.added += 2;
+            } else {
+                self.store(*b"\\\\x", 3);
+            }
+            self.store(hex(*byte), 2);
+        }
+        self.room(GROWN);
+        self.quote();
     }
 
     /// Passes on what was gathered.
@@ -134,7 +211,7 @@ impl<'o> Block<'o> {
     #[inline]
     pub(super) fn string(&mut self, buf: &[u8], start: usize, end: usize) {
         self.room(GROWN);
-        self.store([b'"'], 1);
+        self.quote();
         let mut at = start;
         while at < end {
             self.room(GROWN);
@@ -144,7 +221,7 @@ impl<'o> Block<'o> {
                 None => self.words(buf, at, end, at + RUN),
             };
         }
-        self.store([b'"'], 1);
+        self.quote();
     }
 
     /// Escapes the first run of a window, which lies at `at`, or as far as `end`, or up to what is not ASCII. Where the
@@ -160,21 +237,28 @@ impl<'o> Block<'o> {
         let mut left = mask(&run) & (u32::MAX >> (RUN - limit));
         let mut from = 0;
         let mut filled = self.len;
+        let mut added = 0;
         while left != 0 {
             let special = left.trailing_zeros() as usize;
             store(&mut self.bytes, &mut filled, whole(from), special - from);
-            let escape = ESCAPES[usize::from(window[special & (2 * RUN - 1)])];
+            let byte = window[special & (2 * RUN - 1)];
+            let escape = Self::escape(byte);
             let len = usize::from(escape[7]);
             if len == 0 {
                 self.len = filled;
+                self.added += added;
                 return self.beyond_ascii(buf, at + special, end);
             }
             store(&mut self.bytes, &mut filled, escape, len);
+            if INSIDE {
+                added += 1 + usize::from(byte == b'"' || byte == b'\\');
+            }
             from = special + 1;
             left &= left - 1;
         }
         store(&mut self.bytes, &mut filled, whole(from), limit - from);
         self.len = filled;
+        self.added += added;
         at + limit
     }
 
@@ -194,10 +278,12 @@ impl<'o> Block<'o> {
             if found == 0 {
                 continue;
             }
-            let escape = ESCAPES[usize::from((w >> (run * 8)) as u8)];
+            let byte = (w >> (run * 8)) as u8;
+            let escape = Self::escape(byte);
             let len = usize::from(escape[7]);
             if len > 0 {
                 self.store(escape, len);
+                self.count(byte);
                 at += 1;
             } else {
                 at = self.beyond_ascii(buf, at, end);
@@ -225,7 +311,12 @@ impl<'o> Block<'o> {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 let ([a, b], [c, d]) = (hex((*unit >> 8) as u8), hex(*unit as u8));
-                self.store([b'\\', b'u', a, b, c, d], 6);
+                if INSIDE {
+                    self.store([b'\\', b'\\', b'u', a, b, c, d], 7);
+                    self.added += 1;
+                } else {
+                    self.store([b'\\', b'u', a, b, c, d], 6);
+                }
             }
         }
         at

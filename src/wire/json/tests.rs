@@ -241,6 +241,19 @@ proptest! {
     }
 
     #[test]
+    fn json_within_a_string_is_what_two_passes_would_write(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300), value in any_value(), escape_unicode in any::<bool>(),
+    ) {
+        for buf in [bytes, value] {
+            let (mut text, mut want, mut got) = (Vec::new(), Vec::new(), Vec::new());
+            let end = Json { escape_unicode }.write_value(&mut text, &buf, 0);
+            Json { escape_unicode: false }.write_str(&mut want, &text);
+            prop_assert_eq!(Json { escape_unicode }.write_inside(&mut got, &buf, 0), (end, text.len()));
+            prop_assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&want));
+        }
+    }
+
+    #[test]
     fn any_bytes_never_panic_and_give_json(bytes in proptest::collection::vec(any::<u8>(), 0..300), escape_unicode in any::<bool>()) {
         let mut out = Vec::new();
         let end = Json { escape_unicode }.write_value(&mut out, &bytes, 0);
