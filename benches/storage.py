@@ -201,6 +201,8 @@ def percentile(values, p):
 def came_out(path):
     """How often each record is there, by lane."""
     found, rest = collections.Counter(), b""
+    if not os.path.exists(path):
+        return found
     with open(path, "rb") as f:
         while block := f.read(1 << 24):
             block = rest + block
@@ -232,15 +234,16 @@ def used(directory):
 
 
 def full(a, d):
-    """Log and output on one small file system, which is full for a while."""
+    """Log and output on one small file system, which is full for a while. What senders could not send meanwhile comes as
+    fast as it is taken: more than half of what the disk holds."""
     disk = os.path.join(d, "disk")
     os.mkdir(disk)
     image = os.path.join(d, "image")
     if a.tmpfs:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", disk]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", disk]
     else:
         with open(image, "wb") as f:
-            f.truncate(256 * MIB)
+            f.truncate(512 * MIB)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
         mount = ["mount", "-o", "loop", image, disk]
     subprocess.run(mount, check=True)

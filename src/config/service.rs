@@ -116,7 +116,8 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "storage.backlog.mem_limit",
         Type::Size,
-        "no effect of its own: replay holds at most 8 MiB for each output",
+        "most bytes in memory of what outputs are behind with and read back from disk, in equal parts for each; never more \
+         than 8 MiB for an output",
     ),
     Key::new("storage.backlog.flush_on_shutdown", Type::Bool, BACKLOG),
     Key::new("storage.metrics", Type::Bool, METRICS),

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::buffer::dead_letters::DeadLetters;
-use crate::buffer::store::{Owner, Store};
+use crate::buffer::store::{Limits, Owner, Store};
 use crate::config::{AckLevel, Diagnostics, Document, Service, StorageType};
 use crate::filters::program::{MAX_STEPS, Program, Step};
 use crate::inputs::InputContext;
@@ -169,7 +169,11 @@ impl Pipeline {
         }
         let store = match &service.storage.path {
             Some(path) => {
-                match Store::open(path, owners, &budget, service.storage.orphan_ttl).and_then(|opened| {
+                let limits = Limits {
+                    orphan_ttl: service.storage.orphan_ttl,
+                    backlog: service.storage.backlog_memory,
+                };
+                match Store::open(path, owners, &budget, limits).and_then(|opened| {
                     totals.pipeline.orphaned.fetch_add(opened.orphaned, Relaxed);
                     opened.start(&keepers).map_err(|e| format!("cannot start the commit thread: {e}"))
                 }) {

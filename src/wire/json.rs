@@ -12,7 +12,7 @@ mod escape;
 pub mod mask;
 mod unique;
 
-use escape::Block;
+use escape::{Block, gathered};
 use unique::Seen;
 
 use super::msgpack::{self, Value};
@@ -74,28 +74,34 @@ impl Json {
         pos: usize,
     ) -> (usize, usize) {
         let start = out.len();
-        let block = Block::<INSIDE>::new(out, self.escape_unicode);
-        let mut writer = Writer { buf, first, exact: false, repeated: false, block };
-        let end = writer.value(pos, 0);
-        if !writer.repeated {
-            writer.block.flush();
-            return (end, writer.block.added());
+        let written = gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
+            let mut writer = Writer { buf, first, exact: false, repeated: false, block };
+            let end = writer.value(pos, 0);
+            (!writer.repeated).then(|| {
+                writer.block.flush();
+                (end, writer.block.added())
+            })
+        });
+        if let Some(written) = written {
+            return written;
         }
         // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
         // repeated keys on every level of a deep record cannot double the work level by level.
         out.truncate(start);
-        let block = Block::<INSIDE>::new(out, self.escape_unicode);
-        let mut writer = Writer { buf, first, exact: true, repeated: false, block };
-        let end = writer.value(pos, 0);
-        writer.block.flush();
-        (end, writer.block.added())
+        gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
+            let mut writer = Writer { buf, first, exact: true, repeated: false, block };
+            let end = writer.value(pos, 0);
+            writer.block.flush();
+            (end, writer.block.added())
+        })
     }
 
     /// Appends `text` as a JSON string with its quotes.
     pub fn write_str(&self, out: &mut Vec<u8>, text: &[u8]) {
-        let mut block = Block::<false>::new(out, self.escape_unicode);
-        block.string(text, 0, text.len());
-        block.flush();
+        gathered(out, self.escape_unicode, |mut block: Block<'_, false>| {
+            block.string(text, 0, text.len());
+            block.flush();
+        });
     }
 }
 

@@ -12,6 +12,7 @@ mod dead_letters;
 mod disk_full;
 mod forward_out;
 mod forward_peer;
+mod memory;
 mod pieces;
 mod samples;
 mod shutdown;

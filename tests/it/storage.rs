@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::eventually;
-use crate::support::forward::{ack, message, message_to_ack};
+use crate::support::forward::{ack, entry, map, message, message_to_ack, packed};
 use crate::support::router::{Client, Ended, Router};
 
 /// A stored forward input and a file.
@@ -28,6 +28,9 @@ const STORED: &str = "
     File out.log
     Format plain
 ";
+
+/// Bytes of a segment where there is room.
+const SEGMENT: u64 = 16 << 20;
 
 /// A second output, whose file may be made a full disk.
 fn two(one: &str, other: &str) -> String {
@@ -292,4 +295,44 @@ fn what_is_owed_to_an_output_that_is_gone_is_kept_for_a_while_and_then_counted_a
     assert_eq!(ended.ledger.get("orphaned"), 101, "{}", ended.messages);
     let ended = Router::start_in(ended.dir, &two("none", "*")).stop();
     assert_eq!(ended.ledger.output("file.1", "recovered"), 0, "it begins anew");
+}
+
+/// Bytes that the files of the log take.
+fn used(router: &Router) -> u64 {
+    let files = fs::read_dir(router.path("storage")).unwrap().map(|e| e.unwrap());
+    // A segment may go in this moment.
+    files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+}
+
+#[test]
+fn a_dead_output_pins_no_space_for_the_other_and_its_acks_go_on() {
+    let router = Router::start_in(with_dead_output(), &two("good", "bad"));
+    let mut client = router.unix();
+    let entry = entry(&"x".repeat(1000));
+    let payload = entry.repeat(500);
+    let mut owed = 0;
+    // Six segments and more pass by what the dead output is owed.
+    for i in 0..220 {
+        if i % 20 == 0 {
+            let line = format!("{i} {}", "y".repeat(10_000));
+            client.send(&message_to_ack("bad", &line, "bad"));
+            client.expect(&ack("bad"));
+            owed += line.len() as u64;
+        }
+        client.send(&packed("good", &payload, &map(&[(b"chunk", b"good")])));
+        client.expect(&ack("good"));
+    }
+    let passed = 220 * payload.len() as u64;
+    assert!(passed > 6 * SEGMENT);
+    // Two segments, and two that are ready for use; how soon the others go depends on the disk.
+    let allowed = 4 * owed + 4 * SEGMENT;
+    let used = eventually("the log is small", || Some(used(&router)).filter(|used| *used <= allowed));
+    assert!(used > owed);
+    let ended = router.stop();
+    assert_eq!((ended.code, ended.ledger.output("file.1", "held")), (Some(0), 11), "{}", ended.messages);
+    fs::remove_file(ended.dir.path().join("dead.log")).unwrap();
+    let router = Router::start_in(ended.dir, &two("good", "bad"));
+    let logs = router.logs("dead.log", 11);
+    assert!(logs.iter().enumerate().all(|(i, l)| l.starts_with(&format!("{} ", i * 20))));
+    assert_eq!(router.stop().ledger.output("file.0", "recovered"), 0);
 }

@@ -19,6 +19,8 @@ use crate::record::{Chunk, Time};
 const GROUP: u64 = 1 << 20;
 /// How long cursors may lag behind verdicts.
 const LAG: Duration = Duration::from_millis(10);
+/// How long the log's upkeep may wait for news, where it has something to do.
+const UPKEEP: Duration = Duration::from_secs(1);
 /// The wait before a group is tried again on a disk that is full or fails.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -30,6 +32,8 @@ pub(super) struct Commit {
     frees: Vec<u64>,
     /// Said about the disk, once for each outage.
     trouble: Option<String>,
+    /// The same about positions and what is freed.
+    upkeep: Option<String>,
     last: Instant,
     /// Outlets know that nothing more comes.
     ended: bool,
@@ -58,7 +62,16 @@ enum Next {
 
 impl Commit {
     pub(super) fn new(log: Log, shared: Arc<Shared>, path: String) -> Commit {
-        Commit { log, shared, path, frees: Vec::new(), trouble: None, last: Instant::now(), ended: false }
+        Commit {
+            log,
+            shared,
+            path,
+            frees: Vec::new(),
+            trouble: None,
+            upkeep: None,
+            last: Instant::now(),
+            ended: false,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -110,7 +123,11 @@ impl Commit {
             if queue.closed && !self.ended {
                 return Next::Closed;
             }
-            let wait = queue.news.then_some(rest);
+            let upkeep = UPKEEP.saturating_sub(self.last.elapsed());
+            if self.log.is_waiting() && upkeep.is_zero() {
+                return Next::News;
+            }
+            let wait = queue.news.then_some(rest).or_else(|| self.log.is_waiting().then_some(upkeep));
             queue = shared.wait(queue, wait);
         }
         let mut group = Vec::new();
@@ -220,8 +237,14 @@ impl Commit {
             self.log.handed_out(outlet.id, &news.handed, news.read);
             self.log.settle(outlet.id, &news.settled);
         }
-        if let Err(e) = self.log.maintain(self.last) {
-            tracing::warn!(path = %self.path, cause = %e, "cannot write the outputs' positions, trying again");
+        match self.log.maintain(self.last).map_err(|e| e.to_string()) {
+            Ok(freed) if freed.segments > 0 => self.upkeep = None,
+            Ok(_) => {}
+            Err(cause) if self.upkeep.as_ref() == Some(&cause) => {}
+            Err(cause) => {
+                tracing::warn!(path = %self.path, %cause, "cannot write the outputs' positions or free segments, trying again");
+                self.upkeep = Some(cause);
+            }
         }
         for outlet in &self.shared.outlets {
             outlet.owed(self.log.owed_bytes(outlet.id));

@@ -49,6 +49,15 @@ pub struct Owner {
     pub overflow: Overflow,
 }
 
+/// What `[SERVICE]` says about what is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `storage.orphan_ttl`.
+    pub orphan_ttl: Duration,
+    /// `storage.backlog.mem_limit`: bytes in memory of what is read back, for all outputs together.
+    pub backlog: Option<u64>,
+}
+
 /// Part of a chunk, small enough for one frame.
 pub struct Frame {
     /// Records for the outputs, or records that a filter holds.
@@ -202,14 +211,9 @@ impl Store {
     ///
     /// # Errors
     /// A sentence with the path and what to do.
-    pub fn open(
-        path: &Path,
-        owners: Vec<Owner>,
-        budget: &Budget,
-        orphan_ttl: Duration,
-    ) -> Result<Opened, String> {
+    pub fn open(path: &Path, owners: Vec<Owner>, budget: &Budget, limits: Limits) -> Result<Opened, String> {
         let vfs: Arc<dyn Vfs> = Arc::new(Dir::open(path).map_err(|e| unusable(path, &e))?);
-        let (space, volume) = vfs.space().map_err(|e| unusable(path, &e))?;
+        let (space, _) = vfs.space().map_err(|e| unusable(path, &e))?;
         let (mut log, found) = Log::open(vfs, Options::default()).map_err(|e| e.to_string())?;
         let reported = Arc::new(Mutex::new(Reported::new()));
         for damage in &found.damage {
@@ -218,9 +222,11 @@ impl Store {
             }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let reserve = (volume / 8).min(4 << 20);
-        let usable = (space + log.stats().bytes_on_disk).saturating_sub(reserve);
-        let share = usable / owners.len().max(1) as u64;
+        let usable = (space + log.stats().bytes_on_disk).saturating_sub(log.reserve());
+        let count = owners.len().max(1) as u64;
+        let share = usable / count;
+        // Each output has its part: one that is dead must not hold what the others are read back with.
+        let backlog = limits.backlog.map_or(0, |bytes| (bytes / count).max(1));
         let mut outlets = Vec::new();
         let mut replays = Vec::new();
         for owner in owners {
@@ -233,13 +239,14 @@ impl Store {
                 Arc::clone(&outlet),
                 log.reader(id),
                 budget.clone(),
+                backlog,
                 found.next_seq,
                 Arc::clone(&reported),
             );
             replays.push(replay);
             outlets.push(outlet);
         }
-        let orphaned = orphans(&mut log, &outlets, now, orphan_ttl);
+        let orphaned = orphans(&mut log, &outlets, now, limits.orphan_ttl);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             work: Condvar::new(),

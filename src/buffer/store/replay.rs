@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use crate::buffer::wal::{Read, Reader, Seq};
 use crate::observe::counters::Drop as DropReason;
 use crate::record::Chunk;
-use crate::rt::{Budget, Keeper};
+use crate::rt::{Budget, Keeper, Meter};
 
 /// Bytes of the log read at a time.
 const BLOCK: usize = 256 << 10;
@@ -23,6 +23,8 @@ pub(super) struct Replay {
     outlet: Arc<Outlet>,
     reader: Reader,
     budget: Budget,
+    /// What was read back and is not delivered, against `storage.backlog.mem_limit`.
+    meter: Arc<Meter>,
     /// Frames below were stored by an earlier process.
     first: Seq,
     reported: Arc<Mutex<Reported>>,
@@ -33,10 +35,11 @@ impl Replay {
         outlet: Arc<Outlet>,
         reader: Reader,
         budget: Budget,
+        memory: u64,
         first: Seq,
         reported: Arc<Mutex<Reported>>,
     ) -> Replay {
-        Replay { outlet, reader, budget, first, reported }
+        Replay { outlet, reader, budget, meter: Arc::new(Meter::new(memory)), first, reported }
     }
 
     pub(super) fn label(&self) -> &str {
@@ -57,6 +60,7 @@ impl Replay {
                 woken.await;
                 continue;
             };
+            self.meter.below_limit().await;
             // Inside already: it never waits for what sources hold.
             let charge = self.budget.take(BLOCK as u64);
             let Some(read) = self.read(from).await else { return };
@@ -68,7 +72,11 @@ impl Replay {
     /// One block, on a thread that may block. `None`: the process is ending.
     async fn read(&mut self, from: Seq) -> Option<Read> {
         let mut reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || reader.read(from, BLOCK)).await.ok()
+        let most = match self.meter.limit {
+            0 => BLOCK,
+            limit => usize::try_from(limit).unwrap_or(BLOCK).min(BLOCK),
+        };
+        tokio::task::spawn_blocking(move || reader.read(from, most)).await.ok()
     }
 
     async fn hand_out(&mut self, from: Seq, mut read: Read, tail: Seq, mut charge: crate::rt::Charge) {
@@ -98,12 +106,13 @@ impl Replay {
                 counters.recovered.fetch_add(frame.count, Relaxed);
                 counters.held.fetch_add(frame.count, Relaxed);
             }
+            let frame_bytes = frame.body.len() as u64;
             let chunk = Arc::new(Chunk {
-                charge: charge.split(frame.body.len() as u64),
+                charge: charge.split(frame_bytes),
                 bytes: frame.body,
                 segs: frame.segs,
                 count: frame.count,
-                meter: None,
+                meter: Some(self.meter.charge(frame_bytes)),
             });
             let keeper = Arc::clone(outlet) as Arc<dyn Keeper>;
             queue.push(queue.stored(chunk, Instant::now(), ack, keeper, frame.seq)).await;

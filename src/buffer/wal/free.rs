@@ -15,7 +15,7 @@ use super::scan::{Step, Walk};
 use super::segment::{FRAMES, Head, side_name};
 use super::types::{Dropped, Freed, Kind, NewFrame, OwnerId, Seq};
 
-/// The log is thinned when less than this part of it is still owed.
+/// The log is thinned when less than this part of its segments is still owed.
 const THIN: u64 = 4;
 /// Bytes of frames copied with one sync.
 const COPY: u64 = 1 << 20;
@@ -41,8 +41,13 @@ impl Log {
             result = result.and(synced);
         }
         result?;
+        if self.free_again.is_some_and(|then| now < then) {
+            return Ok(Freed::default());
+        }
+        self.free_again = Some(now + self.sync_every);
         let mut freed = self.free()?;
-        if self.is_thin() && self.thin_out()? {
+        self.free_again = None;
+        if self.is_to_be_thinned(now) && self.thin_out()? {
             let more = self.free()?;
             freed.segments += more.segments;
             freed.bytes += more.bytes;
@@ -61,6 +66,11 @@ impl Log {
             // An owner without a cursor has been forgotten.
             segment.owed.retain(|id, _| owners.get(id).is_some_and(|owner| owner.needs_any(first, last)));
         }
+    }
+
+    /// Whether the log has more than the segment being filled and the one that outputs are at.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.main.len() > 2
     }
 
     /// Which main segments can go.
@@ -94,30 +104,37 @@ impl Log {
         self.sync_cursors()?;
         let mut gone = Vec::new();
         for (segment, goes) in std::mem::take(&mut self.main).into_iter().zip(free_main) {
-            if goes { gone.push(segment) } else { self.main.push(segment) }
+            if goes { gone.push((None, segment)) } else { self.main.push(segment) }
         }
-        for segments in self.side.values_mut() {
-            let (free, kept) = std::mem::take(segments).into_iter().partition(|s| s.owed.is_empty());
-            *segments = kept;
-            gone.extend::<Vec<Segment>>(free);
+        for (owner, segments) in &mut self.side {
+            for segment in std::mem::take(segments) {
+                if segment.owed.is_empty() {
+                    gone.push((Some(*owner), segment))
+                } else {
+                    segments.push(segment)
+                }
+            }
         }
         self.side.retain(|_, segments| !segments.is_empty());
         self.publish();
         let mut result = Ok(());
-        for segment in gone {
+        for (owner, mut segment) in gone {
             let file = Arc::clone(&segment.piece.file);
-            match self.spares.keep(&segment.piece.name, file, segment.capacity) {
+            match self.spares.keep(&segment.piece.name, file, segment.capacity, self.has_backlog()) {
                 Ok(()) => {
                     freed.segments += 1;
                     freed.bytes += segment.capacity;
                 }
                 Err(e) => {
                     result = result.and(Err(e));
-                    // It is still there: next time. A side segment is found by the next start.
-                    if !segment.piece.name.starts_with("side-") {
-                        let at = self.main.partition_point(|s| s.piece.first < segment.piece.first);
-                        self.main.insert(at, segment);
-                    }
+                    // It may still be there: next time. Nothing is appended to what may be gone.
+                    segment.sealed = true;
+                    let list = match owner {
+                        None => &mut self.main,
+                        Some(owner) => self.side.entry(owner).or_default(),
+                    };
+                    let at = list.partition_point(|s| s.piece.first < segment.piece.first);
+                    list.insert(at, segment);
                 }
             }
         }
@@ -136,12 +153,33 @@ impl Log {
         index.side = self.side.iter().map(|(id, segments)| (*id, pieces(segments))).collect();
     }
 
-    fn is_thin(&self) -> bool {
+    /// Whether little of the log is owed. An output that lags behind a little is not worth a copy: two segments may be
+    /// thin for a moment.
+    fn is_to_be_thinned(&mut self, now: Instant) -> bool {
+        let standard = self.spares.size();
         let used: u64 = self.main.iter().map(|s| s.capacity).sum();
         // A frame that several owe counts once: about as much as whoever owes most.
         let owed: u64 = self.main.iter().filter_map(|s| s.owed.values().map(|o| o.bytes).max()).sum();
-        let oldest = self.main.first().is_some_and(|s| s.held == 0);
-        self.main.len() > 2 && oldest && used > 2 * self.spares.size() && owed < used / THIN
+        let files = used + self.spares.count() as u64 * standard;
+        let oldest = self.main.first().filter(|s| s.held == 0 && self.main.len() > 1).map(|s| s.piece.first);
+        let Some(oldest) = oldest.filter(|_| files > 2 * standard && owed < used / THIN) else {
+            self.thin = None;
+            return false;
+        };
+        if self.has_backlog() && used > 2 * standard {
+            return true;
+        }
+        let since = match self.thin {
+            Some((first, since)) if first == oldest => since,
+            _ => now,
+        };
+        self.thin = Some((oldest, since));
+        now.duration_since(since) >= self.sync_every
+    }
+
+    /// Whether [`Log::maintain`] has something to do in a moment, though nothing happens.
+    pub fn is_waiting(&self) -> bool {
+        self.thin.is_some() || self.free_again.is_some()
     }
 
     /// Copies what is owed of the oldest segment to side logs. Says whether all of it was.

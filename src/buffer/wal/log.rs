@@ -189,6 +189,10 @@ pub struct Log {
     pub(super) spares: Spares,
     pub(super) sync_every: Duration,
     pub(super) last_sync: Option<Instant>,
+    /// After an attempt to free segments that failed: when to try again.
+    pub(super) free_again: Option<Instant>,
+    /// Little is owed of the log since then; the number of its oldest segment.
+    pub(super) thin: Option<(Seq, Instant)>,
     pub(super) stats: Stats,
 }
 
@@ -262,6 +266,11 @@ impl Log {
     /// The number that the next frame gets.
     pub fn next_seq(&self) -> Seq {
         self.next_seq
+    }
+
+    /// Bytes of the volume that appends leave free.
+    pub fn reserve(&self) -> u64 {
+        self.spares.reserve()
     }
 
     /// Figures.
@@ -356,7 +365,7 @@ impl Log {
     fn roll(&mut self, total: u64) -> Result<(), Trouble> {
         let standard = self.spares.size();
         let capacity = (FRAMES + total).next_multiple_of(FRAMES).max(standard);
-        let spare = if capacity == standard { self.spares.take() } else { None };
+        let spare = if capacity == standard { self.spares.take(self.has_backlog()) } else { None };
         let spare = match spare {
             Some(spare) => spare,
             None => self.spares.make(capacity).map_err(|e| match e.kind() {

@@ -23,8 +23,9 @@ use crate::wire::msgpack;
 /// The largest standard segment, and the smallest.
 const LARGEST: u64 = 16 << 20;
 const SMALLEST: u64 = 256 << 10;
-/// Bytes of the volume that appends leave free: an eighth, at most so many.
-const RESERVE: u64 = 4 << 20;
+/// Segments' worth of the volume that appends leave free, at most a quarter of it: an output that writes to the same
+/// volume must be able to deliver a segment, so that it can be freed.
+const RESERVE: u64 = 2;
 
 /// A segment found, its frames not looked at.
 struct Candidate {
@@ -90,7 +91,7 @@ impl Log {
         }
         let standard = options.segment_bytes.unwrap_or(((free + on_disk) / 8).min(LARGEST));
         let standard = (standard.max(SMALLEST) / FRAMES * FRAMES).max(2 * FRAMES);
-        let reserve = (volume / 8).min(RESERVE);
+        let reserve = (volume / 4).min(RESERVE * standard);
         let mut log = Log {
             spares: Spares::new(Arc::clone(&vfs), standard, reserve, options.background),
             vfs: Arc::clone(&vfs),
@@ -104,6 +105,8 @@ impl Log {
             held: HashMap::new(),
             sync_every: options.sync_every,
             last_sync: None,
+            free_again: None,
+            thin: None,
             stats: Stats::default(),
         };
         let mut read = |list: Vec<Candidate>, holds: bool| {

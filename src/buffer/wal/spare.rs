@@ -2,6 +2,9 @@
 //!
 //! Enters: freed segments, and the wish for one more. Leaves: files of the standard size. At most [`KEPT`] are kept. Zeros
 //! are written by a thread of their own. Can go wrong: no room; then there is none, and the log says that it is full.
+//!
+//! A log with a backlog gives its space back while the volume is short: an output may write to the same volume, and
+//! could not deliver anything if the log took what is freed for new records.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::vfs::{File, Vfs};
 
-/// Spares kept. Two: while one is filled the next must be there.
-pub(super) const KEPT: usize = 2;
+/// Spares kept: the next one must be there when a segment is full. More would be space that nobody owes.
+pub(super) const KEPT: usize = 1;
 const ZEROS: usize = 1 << 20;
 
 /// A file of the standard size that nobody uses.
@@ -59,23 +62,46 @@ impl Spares {
         self.size
     }
 
-    pub(super) fn take(&self) -> Option<Spare> {
-        self.lock().ready.pop()
+    /// One, if there is any. `backlog`: the log has more than it works with.
+    pub(super) fn take(&self, backlog: bool) -> Option<Spare> {
+        if !backlog || !self.is_short() {
+            return self.lock().ready.pop();
+        }
+        for spare in std::mem::take(&mut self.lock().ready) {
+            // One that stays is removed by the next start.
+            let _left = self.vfs.remove(&spare.name);
+        }
+        None
+    }
+
+    /// Whether less of the volume is free than appends have to leave.
+    fn is_short(&self) -> bool {
+        self.vfs.space().is_ok_and(|(free, _)| free < self.reserve)
+    }
+
+    /// Bytes of the volume that appends leave free.
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve
     }
 
     pub(super) fn count(&self) -> usize {
         self.lock().ready.len()
     }
 
-    /// Keeps a file that is no longer used, if it is wanted; gives it another name or none. The caller syncs the
-    /// directory.
-    pub(super) fn keep(&self, name: &str, file: Arc<dyn File>, size: u64) -> io::Result<()> {
-        if size != self.size || self.count() >= KEPT {
-            return self.vfs.remove(name);
-        }
+    /// Keeps a file that is no longer used, if it is wanted; gives it another name or none. `backlog`: the log has more
+    /// than it works with. The caller syncs the directory.
+    pub(super) fn keep(&self, name: &str, file: Arc<dyn File>, size: u64, backlog: bool) -> io::Result<()> {
         let spare = self.name();
-        self.vfs.rename(name, &spare)?;
-        self.lock().ready.push(Spare { name: spare, file });
+        let wanted = size == self.size && self.count() < KEPT;
+        let kept = wanted && !(backlog && self.is_short());
+        match if kept { self.vfs.rename(name, &spare) } else { self.vfs.remove(name) } {
+            // An attempt that was reported as failed had done it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        if kept {
+            self.lock().ready.push(Spare { name: spare, file });
+        }
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Enters: any bytes. Leaves: a JSON string in ASCII or UTF-8.
 
+use std::cell::RefCell;
+
 use super::mask::{RUN, mask};
 
-/// Size of the block that gathers output before it goes to the buffer.
-const BLOCK: usize = 1024;
+/// Size of the block that gathers output before it goes to the buffer: most records fit.
+const BLOCK: usize = 2048;
 /// Most bytes that one run can become (`\\u00XX` for each, a word that overlaps the end, and a whole store).
 const GROWN: usize = (RUN + 8) * 7 + 16;
 
@@ -68,10 +70,15 @@ pub(super) fn hex(byte: u8) -> [u8; 2] {
     [digit(byte >> 4), digit(byte & 15)]
 }
 
+thread_local! {
+    /// Kept from record to record: to fill one with zeros costs as much as to copy a record.
+    static BYTES: RefCell<[u8; BLOCK]> = const { RefCell::new([0; BLOCK]) };
+}
+
 /// Gathers output; [`Block::flush`] must be called at the end. `INSIDE`: what is written stands in a JSON string.
 pub(super) struct Block<'o, const INSIDE: bool> {
     out: &'o mut Vec<u8>,
-    bytes: [u8; BLOCK],
+    bytes: &'o mut [u8; BLOCK],
     len: usize,
     escape_unicode: bool,
     /// Backslashes that are there only because it stands in a string.
@@ -119,9 +126,22 @@ fn store<const N: usize>(block: &mut [u8; BLOCK], filled: &mut usize, bytes: [u8
     }
 }
 
+/// Runs `write` with a block in front of `out`.
+#[inline]
+pub(super) fn gathered<R, const INSIDE: bool>(
+    out: &mut Vec<u8>,
+    escape_unicode: bool,
+    write: impl FnOnce(Block<'_, INSIDE>) -> R,
+) -> R {
+    BYTES.with(|bytes| match bytes.try_borrow_mut() {
+        Ok(mut bytes) => write(Block::new(out, &mut bytes, escape_unicode)),
+        Err(_) => write(Block::new(out, &mut [0; BLOCK], escape_unicode)),
+    })
+}
+
 impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
-    pub(super) fn new(out: &'o mut Vec<u8>, escape_unicode: bool) -> Self {
-        Block { out, bytes: [0; BLOCK], len: 0, escape_unicode, added: 0 }
+    fn new(out: &'o mut Vec<u8>, bytes: &'o mut [u8; BLOCK], escape_unicode: bool) -> Self {
+        Block { out, bytes, len: 0, escape_unicode, added: 0 }
     }
 
     /// Backslashes that are there only because what was written stands in a string.
@@ -190,7 +210,7 @@ impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
     /// Stores a whole array and counts `len` bytes of it. There must be room for the array.
     #[inline]
     fn store<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
-        store(&mut self.bytes, &mut self.len, bytes, len);
+        store(self.bytes, &mut self.len, bytes, len);
     }
 
     /// Appends bytes as they are.
@@ -240,7 +260,7 @@ impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
         let mut added = 0;
         while left != 0 {
             let special = left.trailing_zeros() as usize;
-            store(&mut self.bytes, &mut filled, whole(from), special - from);
+            store(self.bytes, &mut filled, whole(from), special - from);
             let byte = window[special & (2 * RUN - 1)];
             let escape = Self::escape(byte);
             let len = usize::from(escape[7]);
@@ -249,14 +269,14 @@ impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
                 self.added += added;
                 return self.beyond_ascii(buf, at + special, end);
             }
-            store(&mut self.bytes, &mut filled, escape, len);
+            store(self.bytes, &mut filled, escape, len);
             if INSIDE {
                 added += 1 + usize::from(byte == b'"' || byte == b'\\');
             }
             from = special + 1;
             left &= left - 1;
         }
-        store(&mut self.bytes, &mut filled, whole(from), limit - from);
+        store(self.bytes, &mut filled, whole(from), limit - from);
         self.len = filled;
         self.added += added;
         at + limit

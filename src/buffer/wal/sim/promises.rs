@@ -108,6 +108,46 @@ fn eight_mebibytes_of_disk_take_four_megabytes_of_records_and_go_on_when_they_ar
 }
 
 #[test]
+fn a_backlog_gives_its_space_back_while_the_volume_is_short_and_what_is_left_is_enough_to_work_with() {
+    let disk = Disk::new(1);
+    disk.set_volume(Some(8 << 20));
+    let (mut log, _) = Log::open(disk.mount(), Options { background: false, ..Options::default() }).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    let mut stored = 0;
+    while log.append(&[plain(owner, 60_000, 7)]).is_ok() {
+        stored += 1;
+    }
+    assert!(disk.room() >= log.reserve() && disk.room() >= 1 << 20, "{}", disk.room());
+    // The output writes to the same volume, all that is left, and has delivered the first half then.
+    disk.put("out", &vec![1; (disk.room() / 4096 * 4096) as usize]);
+    let mut now = Instant::now() + Duration::from_secs(9999);
+    let mut reader = log.reader(owner);
+    let mut settled = |log: &mut Log, until: Seq| {
+        let mut next = log.owners.get(&owner).unwrap().read;
+        while next <= until {
+            let read = reader.read(next, 1);
+            next = read.next;
+            let seqs: Vec<Seq> = read.frames.iter().map(|frame| frame.seq).collect();
+            log.handed_out(owner, &seqs, next);
+            log.settle(owner, &seqs);
+        }
+        now += Duration::from_secs(10);
+        log.maintain(now).unwrap()
+    };
+    let freed = settled(&mut log, stored / 2);
+    assert!(freed.segments >= 2, "{freed:?}");
+    assert!(disk.room() >= freed.bytes, "{} of {freed:?}", disk.room());
+    disk.put("more", &vec![1; (disk.room() / 4096 * 4096) as usize]);
+    assert!(matches!(log.append(&[plain(owner, 60_000, 7)]), Err(AppendError::Full)));
+    // Without a backlog the log keeps what it has, and goes on.
+    settled(&mut log, stored);
+    for _ in 0..100 {
+        let seqs = log.append(&[plain(owner, 60_000, 7)]).unwrap();
+        settled(&mut log, seqs.start);
+    }
+}
+
+#[test]
 fn a_full_disk_takes_a_new_owner_or_refuses_it_and_goes_on() {
     let disk = Disk::new(1);
     disk.set_volume(Some(4 << 20));
@@ -216,6 +256,38 @@ fn a_stuck_owner_pins_no_space_for_the_others() {
     assert!(world.model.owed_bytes() > 3000);
     assert!(world.disk.used() < 8 * SEGMENT, "{}", world.disk.used());
     world.finish().unwrap();
+}
+
+#[test]
+fn a_side_segment_that_cannot_be_removed_is_removed_later() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let (fast, slow) = (log.owner("fast", 1).unwrap(), log.owner("slow", 1).unwrap());
+    let now = Instant::now();
+    let side = || disk.names().iter().filter(|name| name.starts_with("side-")).count();
+    let mut next = 1;
+    for n in 0..30 {
+        log.append(&[plain(slow, 100, n), plain(fast, 60_000, n)]).unwrap();
+        next = deliver(&mut log, fast, next);
+        log.maintain(now).unwrap();
+    }
+    assert!(side() > 0);
+    deliver(&mut log, slow, 1);
+    disk.set_faults(Faults { names: 1000, ..Faults::default() });
+    log.maintain(now).unwrap_err();
+    assert!(side() > 0);
+    disk.set_faults(Faults::default());
+    // Not at once: a disk that fails is not asked a hundred times a second.
+    assert_eq!(log.maintain(now).unwrap().segments, 0);
+    assert!(log.maintain(now + Duration::from_secs(2)).unwrap().segments > 0);
+    assert_eq!(side(), 0);
+    log.append(&[plain(slow, 100, 99)]).unwrap();
+    drop(log);
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let from = opened.backlog.iter().find(|(id, ..)| *id == slow).unwrap().1;
+    let read = log.reader(slow).read(from, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.time_ms).collect::<Vec<_>>(), [99]);
+    log.append(&[plain(slow, 100, 100)]).unwrap();
 }
 
 #[test]
