@@ -77,6 +77,8 @@ pub(super) struct Keeping {
 struct Part {
     bytes: Bytes,
     segs: SmallVec<[Seg; 1]>,
+    /// Bytes allocated beyond those.
+    spare: usize,
 }
 
 /// What is collected for one route.
@@ -162,13 +164,20 @@ impl Group {
 
     fn seal(&mut self) {
         if !self.open_segs.is_empty() {
-            let bytes = std::mem::take(&mut self.open);
-            self.sealed.push(Part { bytes: bytes.into(), segs: std::mem::take(&mut self.open_segs) });
+            let bytes = fitting(std::mem::take(&mut self.open));
+            self.sealed.push(Part::new(bytes, std::mem::take(&mut self.open_segs)));
         }
     }
 }
 
-/// Gives spare room back where it is much: chunks are charged to the budget by their bytes.
+impl Part {
+    fn new(bytes: Vec<u8>, segs: SmallVec<[Seg; 1]>) -> Part {
+        let spare = bytes.capacity() - bytes.len();
+        Part { bytes: bytes.into(), segs, spare }
+    }
+}
+
+/// Gives spare room back where it is much.
 fn fitting(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.capacity() - bytes.len() > bytes.len() / 4 {
         bytes.shrink_to_fit();
@@ -311,7 +320,7 @@ impl Collector {
             let open_segs = std::mem::take(&mut group.open_segs);
             for part in std::mem::take(&mut group.sealed) {
                 if route.program.is_empty() {
-                    self.hand_over(&route, part.bytes, part.segs, &mut pass);
+                    self.hand_over(&route, part, &mut pass);
                 } else {
                     let filtered = self.filter(g, &part.bytes, &part.segs, pass.now, (0, None));
                     self.after(&route, filtered, Some(part), 0, &mut pass);
@@ -321,10 +330,10 @@ impl Collector {
                 continue;
             }
             if route.program.is_empty() {
-                self.hand_over(&route, open.into(), open_segs, &mut pass);
+                self.hand_over(&route, Part::new(open, open_segs), &mut pass);
             } else {
                 let filtered = self.filter(g, &open, &open_segs, pass.now, (0, None));
-                let whole = filtered.bytes.is_none().then(|| Part { bytes: open.into(), segs: open_segs });
+                let whole = filtered.bytes.is_none().then(|| Part::new(open, open_segs));
                 self.after(&route, filtered, whole, 0, &mut pass);
             }
         }
@@ -351,7 +360,7 @@ impl Collector {
                     holds.known = run.iter().map(|r| r.id).collect();
                 }
                 let filtered = self.filter(g, &bytes, &segs, pass.now, (u32::from(from.is_some()), from));
-                let whole = filtered.bytes.is_none().then(|| Part { bytes: bytes.into(), segs });
+                let whole = filtered.bytes.is_none().then(|| Part::new(bytes, segs));
                 self.after(&route, filtered, whole, 0, pass);
             }
         }
@@ -439,12 +448,12 @@ impl Collector {
             self.held = (self.held + tally.held).saturating_sub(tally.released);
         }
         if count > 0 {
-            let (bytes, segs) = match (bytes, whole) {
-                (Some(bytes), _) => (Bytes::from(fitting(bytes)), segs),
-                (None, Some(part)) => (part.bytes, part.segs),
-                (None, None) => (Bytes::new(), segs),
+            let part = match (bytes, whole) {
+                (Some(bytes), _) => Part::new(fitting(bytes), segs),
+                (None, Some(part)) => part,
+                (None, None) => Part::new(Vec::new(), segs),
             };
-            self.hand_over(route, bytes, segs, pass);
+            self.hand_over(route, part, pass);
         }
         let mut start = 0;
         let mut list = moved.list.into_iter().peekable();
@@ -458,7 +467,7 @@ impl Collector {
             start = end;
             let mut segs = SmallVec::new();
             segs.push(Seg { tag, end: entries.len(), count });
-            self.run_moved(Part { bytes: entries, segs }, from, hops + 1, pass);
+            self.run_moved(Part { bytes: entries, segs, spare: 0 }, from, hops + 1, pass);
         }
     }
 
@@ -473,14 +482,15 @@ impl Collector {
         let Some(g) = self.known.get(place).map(|k| k.group) else { return };
         let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { return };
         if route.program.is_empty() {
-            self.hand_over(&route, part.bytes, part.segs, pass);
+            self.hand_over(&route, part, pass);
             return;
         }
         let filtered = self.filter(g, &part.bytes, &part.segs, pass.now, (hops, Some(from)));
         self.after(&route, filtered, Some(part), hops, pass);
     }
 
-    fn hand_over(&mut self, route: &Route, bytes: Bytes, segs: SmallVec<[Seg; 1]>, pass: &mut Pass<'_>) {
+    fn hand_over(&mut self, route: &Route, part: Part, pass: &mut Pass<'_>) {
+        let Part { bytes, segs, spare } = part;
         let count = segs.iter().map(|s| s.count).sum();
         let p = &self.wiring.totals.pipeline;
         let only = self.keeping.only;
@@ -491,7 +501,7 @@ impl Collector {
         }
         p.routed.fetch_add(count, Relaxed);
         let size = bytes.len() as u64;
-        let charge = self.wiring.budget.take(size);
+        let charge = self.wiring.budget.take(size + spare as u64);
         if let Some(store) = &self.keeping.store {
             for &output in outputs {
                 if let Some(counters) = store.counters(output) {
@@ -606,7 +616,7 @@ impl Intake for Collector {
         group.seal();
         let mut segs = SmallVec::new();
         segs.push(Seg { tag: known.tag.clone(), end: entries.len(), count });
-        group.sealed.push(Part { bytes: entries, segs });
+        group.sealed.push(Part { bytes: entries, segs, spare: 0 });
     }
 
     fn refuse(&mut self, why: Refusal, count: u64, tag: &[u8], bytes: &[u8], reason: &str) {

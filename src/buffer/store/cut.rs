@@ -55,6 +55,10 @@ pub fn frames(mut chunk: Chunk) -> Vec<Arc<Chunk>> {
         }
     }
     end_piece(&mut segs, &mut from, at, &mut total, &mut chunk);
+    // Room that was allocated and is not used goes with the last piece.
+    if let Some(last) = pieces.last_mut().and_then(Arc::get_mut) {
+        last.charge.merge(chunk.charge);
+    }
     pieces
 }
 

@@ -130,6 +130,26 @@ impl File for OnDisk {
         Ok(done)
     }
 
+    /// Without zeros first: what is behind with its output is read block after block.
+    fn read_more(&self, buf: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
+        let before = buf.len();
+        buf.reserve_exact(len);
+        while buf.len() < before + len {
+            let at = offset.saturating_add((buf.len() - before) as u64);
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(buf), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => {
+                    buf.truncate(before);
+                    return Err(e.into());
+                }
+            }
+        }
+        // There may have been more room than was asked for.
+        buf.truncate(before + len);
+        Ok(())
+    }
+
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         /// Most parts that the system takes at once.
         const PARTS: usize = 1024;

@@ -86,9 +86,8 @@ impl Walk {
         let wanted_end = (at + wanted as u64).min(self.limit);
         if at < self.base || wanted_end > end {
             let most = usize::try_from(self.limit.saturating_sub(at)).unwrap_or(usize::MAX);
-            let mut buf = vec![0; wanted.max(self.size).min(most)];
-            let n = self.file.read_at(&mut buf, at)?;
-            buf.truncate(n);
+            let mut buf = Vec::new();
+            self.file.read_more(&mut buf, wanted.max(self.size).min(most), at)?;
             (self.window, self.base) = (buf.into(), at);
         }
         let from = usize::try_from(at - self.base).unwrap_or(0).min(self.window.len());

@@ -73,6 +73,18 @@ pub trait File: Send + Sync {
     /// What the system says.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Appends to `buf` up to `len` bytes from `offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// What the system says; then nothing is appended.
+    fn read_more(&self, buf: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
+        let before = buf.len();
+        buf.resize(before + len, 0);
+        let read = self.read_at(buf.get_mut(before..).unwrap_or_default(), offset);
+        buf.truncate(before + *read.as_ref().unwrap_or(&0));
+        read.map(|_| ())
+    }
+
     /// Writes all of `parts`, back to back, from `offset`.
     ///
     /// # Errors

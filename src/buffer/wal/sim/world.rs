@@ -636,24 +636,26 @@ impl World {
         for _ in 0..50 {
             let now = self.now;
             let freed = self.log().maintain(now).map_err(|e| e.to_string())?;
-            if freed.segments == 0 {
+            if freed.segments == 0 && !self.log().is_waiting() {
                 break;
             }
+            self.now += Duration::from_millis(600);
         }
         let used = self.disk.used();
         let owed = self.model.owed_bytes() + self.model.held_bytes();
-        let fixed: u64 = self
-            .disk
-            .names()
+        let names = self.disk.names();
+        let fixed: u64 = names
             .iter()
             .filter(|name| !name.ends_with(".wal") || name.starts_with("corrupt-"))
             .map(|name| self.disk.size_of(name))
             .sum();
-        let side = self.disk.names().iter().filter(|name| name.starts_with("side-")).count() as u64;
-        let spare = self.disk.names().iter().filter(|name| name.starts_with("spare-")).count() as u64;
-        let allowed = 4 * owed + (2 + spare.min(2) + side.min(self.owners.len() as u64)) * SEGMENT + fixed;
+        let side = names.iter().filter(|name| name.starts_with("side-")).count() as u64;
+        // The disk counts blocks, also of files that someone has cut; a large frame has a larger segment.
+        let blocks = 4 * 4096;
+        let largest = names.iter().map(|name| self.disk.size_of(name)).max().unwrap_or(0).max(SEGMENT);
+        let allowed =
+            4 * owed + (1 + side.min(self.owners.len() as u64)) * SEGMENT + largest + fixed + blocks;
         if used > allowed {
-            let names = self.disk.names();
             return Err(format!("{used} bytes on disk for {owed} owed, {allowed} allowed; {names:?}"));
         }
         Ok(())
