@@ -2,21 +2,19 @@
 
 use std::fs;
 
+use crate::support::certs;
 use crate::support::forward::{ack, entry, map, message_to_ack, packed};
 use crate::support::router::{Client, Router, TO_FILE};
-
-#[path = "../../src/net/test_certs.rs"]
-mod test_certs;
 
 /// A receiver whose TCP input has these lines more.
 fn receiver(lines: &str) -> Router {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in [
-        ("ca.pem", test_certs::CA),
-        ("server.pem", test_certs::SERVER),
-        ("server.key", test_certs::SERVER_KEY),
-        ("client.pem", test_certs::CLIENT),
-        ("client.key", test_certs::CLIENT_KEY),
+        ("ca.pem", certs::CA),
+        ("server.pem", certs::SERVER),
+        ("server.key", certs::SERVER_KEY),
+        ("client.pem", certs::CLIENT),
+        ("client.key", certs::CLIENT_KEY),
     ] {
         fs::write(dir.path().join(name), text).unwrap();
     }

@@ -8,6 +8,12 @@
 
 mod acks;
 mod bad_input;
+mod cloudwatch_out;
+mod cloudwatch_out_batches;
+mod cloudwatch_out_crash;
+mod cloudwatch_out_credentials;
+mod cloudwatch_out_errors;
+mod cloudwatch_out_names;
 mod dead_letters;
 mod disk_full;
 mod forward_out;
@@ -17,5 +23,6 @@ mod pieces;
 mod samples;
 mod shutdown;
 mod storage;
+mod strict_cloudwatch;
 mod support;
 mod walls;

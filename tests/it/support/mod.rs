@@ -1,6 +1,9 @@
 //! What the tests share: the process under test, its ledger, an encoder of forward messages that is independent of the
 //! one in `src`, and waiting with a limit.
 
+#[path = "../../../src/net/test_certs.rs"]
+pub(crate) mod certs;
+pub(crate) mod cloudwatch;
 pub(crate) mod forward;
 pub(crate) mod ledger;
 pub(crate) mod peer;

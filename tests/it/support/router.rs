@@ -58,6 +58,11 @@ impl Router {
 
     /// The same in a directory that the test has prepared.
     pub(crate) fn start_in(dir: TempDir, conf: &str) -> Router {
+        Router::start_with(dir, conf, &[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn start_with(dir: TempDir, conf: &str, env: &[(&str, String)]) -> Router {
         let port = free_port();
         let conf = conf.replace("{dir}", dir.path().to_str().unwrap()).replace("{port}", &port.to_string());
         fs::write(dir.path().join("router.conf"), conf).unwrap();
@@ -65,6 +70,7 @@ impl Router {
         let child = Command::new(env!("CARGO_BIN_EXE_firelane"))
             .args(["run", "-c"])
             .arg(dir.path().join("router.conf"))
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

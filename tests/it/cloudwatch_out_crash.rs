@@ -1,0 +1,101 @@
+//! The CloudWatch Logs output and the end of the process: kill -9 loses nothing that was acked, SIGTERM drains.
+
+use std::time::Duration;
+
+use crate::strict_cloudwatch::{Answer, CloudWatch, Rule};
+use crate::support::cloudwatch::{NAMES, Sender, conf, directory, first_of_each, key, line, stop};
+use crate::support::eventually;
+use crate::support::router::Router;
+
+fn stored_conf(aws: &CloudWatch) -> String {
+    conf(aws, "storage.path {dir}/storage\nstorage.sync full", &format!("{NAMES}\nlog_key log"))
+}
+
+#[test]
+fn nothing_acked_is_lost_at_a_kill_and_only_what_was_on_its_way_comes_twice() {
+    let aws = CloudWatch::start();
+    let mut dir = directory();
+    let mut next = 0;
+    // What was stored twice may have been in one call for each kill.
+    let mut doubt = 0;
+    for round in 0..6 {
+        let router = Router::start_with(dir, &stored_conf(&aws), &key());
+        if round % 2 == 0 {
+            aws.fault(Rule::put(Answer::Slow(Duration::from_millis(20))).times(40));
+        } else {
+            aws.fault(Rule::put(Answer::HangAfter).after(3));
+        }
+        let mut client = Sender::new(&router);
+        for _ in 0..30 {
+            let entries: Vec<_> = (0..20).map(|i| line(&(next + i).to_string())).collect();
+            client.send_to_ack("app", &entries, "x");
+            client.expect("x");
+            next += 20;
+        }
+        dir = router.kill();
+        aws.heal();
+        doubt += 1;
+    }
+    let router = Router::start_with(dir, &stored_conf(&aws), &key());
+    let want: Vec<String> = (0..next).map(|i| i.to_string()).collect();
+    let messages = eventually("all that was acked is there", || {
+        let messages = aws.messages("g", "s");
+        (first_of_each(&messages).len() >= want.len()).then_some(messages)
+    });
+    assert_eq!(first_of_each(&messages), want);
+    let most = aws.calls("PutLogEvents").iter().map(|c| c.events).max().unwrap();
+    let twice = messages.len() - want.len();
+    assert!(twice <= 2 * doubt * most, "{twice} events came twice, calls have {most} at most");
+    assert_eq!(stop(router).ledger.output("cloudwatch_logs.0", "held"), 0);
+}
+
+#[test]
+fn with_storage_a_stop_in_an_outage_keeps_records_and_they_come_once_after_the_next_start() {
+    let aws = CloudWatch::start();
+    aws.fault(Rule::put(Answer::UNAVAILABLE).always());
+    let conf = stored_conf(&aws).replace("Grace 10", "Grace 2");
+    let router = Router::start_with(directory(), &conf, &key());
+    let mut client = Sender::new(&router);
+    for n in 0..50 {
+        let entries: Vec<_> = (0..20).map(|i| line(&(n * 20 + i).to_string())).collect();
+        client.send_to_ack("app", &entries, "x");
+        client.expect("x");
+    }
+    let ended = stop(router);
+    assert_eq!((aws.stored(), ended.ledger.output("cloudwatch_logs.0", "held")), (0, 1000));
+    aws.heal();
+    let router = Router::start_with(ended.dir, &conf, &key());
+    eventually("all of it", || (aws.stored() >= 1000).then_some(()));
+    let ended = stop(router);
+    assert_eq!(aws.messages("g", "s"), (0..1000).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert_eq!(ended.ledger.output("cloudwatch_logs.0", "recovered"), 1000);
+}
+
+#[test]
+fn a_stop_while_the_service_throttles_sends_what_there_is() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    aws.fault(Rule::put(Answer::THROTTLING).times(5));
+    let router = Router::start_with(directory(), &conf(&aws, "", &format!("{NAMES}\nlog_key log")), &key());
+    let mut client = Sender::new(&router);
+    (0..100).for_each(|i| client.send("app", &[line(&i.to_string())]));
+    router.says("throttled");
+    let ended = stop(router);
+    assert_eq!(aws.messages("g", "s"), (0..100).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert_eq!(ended.ledger.output("cloudwatch_logs.0", "delivered"), 100);
+}
+
+#[test]
+fn a_stop_without_an_answer_in_time_is_accounted_for() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    aws.fault(Rule::put(Answer::Hang).always());
+    let conf = conf(&aws, "", NAMES).replace("Grace 10", "Grace 1");
+    let router = Router::start_with(directory(), &conf, &key());
+    let mut client = Sender::new(&router);
+    client.send("app", &[line("a"), line("b")]);
+    eventually("a call", || (!aws.calls("PutLogEvents").is_empty()).then_some(()));
+    let ended = router.stop();
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(ended.ledger.output("cloudwatch_logs.0", "dropped_shutdown"), 2);
+}
