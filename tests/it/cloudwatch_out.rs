@@ -20,12 +20,14 @@ fn a_record_is_stored_as_json_with_its_time_in_a_group_and_a_stream_that_are_cre
     client.deliver("app", &[entry_of(at, &record)]);
     let events = aws.events("g", "s");
     assert_eq!((events.len(), events[0].timestamp), (1, at));
-    assert_eq!(events[0].message, "{\"log\":\"é \\\"x\\\"\\n\",\"n\":258}");
+    // As Fluent Bit writes it, unless json.escape_unicode is off.
+    assert_eq!(events[0].message, "{\"log\":\"\\u00e9 \\\"x\\\"\\n\",\"n\":258}");
     (0..10).for_each(|i| client.deliver("app", &[line(&i.to_string())]));
     let logs: Vec<String> = aws.messages("g", "s")[1..].iter().map(|m| log_of(m)).collect();
     assert_eq!(logs, (0..10).map(|i| i.to_string()).collect::<Vec<_>>());
     for operation in ["CreateLogGroup", "CreateLogStream"] {
-        assert_eq!(aws.calls(operation).len(), 1, "{operation}");
+        let made = aws.calls(operation).iter().filter(|c| c.outcome == "ok").count();
+        assert_eq!((made, aws.calls(operation).len() <= 2), (1, true), "{operation}");
     }
     assert_eq!(aws.calls("PutRetentionPolicy").len(), 0);
     let ended = stop(router);

@@ -39,7 +39,7 @@ fn throttling_is_no_attempt_and_loses_nothing() {
     for answer in [Answer::THROTTLING, Answer::LIMIT_EXCEEDED, Answer::TOO_MANY] {
         let aws = ready();
         aws.fault(Rule::put(answer).always());
-        let router = plain(&aws, "log_key log\nRetry_Limit 1\nFlush 0.2");
+        let router = plain(&aws, "log_key log\nRetry_Limit 1");
         let mut client = Sender::new(&router);
         client.send_to_ack("app", &lines(100), "1");
         called(&aws, "PutLogEvents", 4);
@@ -114,7 +114,7 @@ fn a_captive_page_is_told_and_is_no_success() {
     let router = plain(&aws, "log_key log");
     let mut client = Sender::new(&router);
     client.send_to_ack("app", &lines(3), "1");
-    router.says("no request id");
+    router.says("request id");
     assert_eq!(aws.stored(), 0);
     aws.heal();
     client.expect("1");
@@ -386,13 +386,13 @@ fn order_within_a_stream_holds_whatever_goes_wrong() {
         Answer::Html(200),
         Answer::DeleteStream,
     ];
+    aws.fault(Rule::put(Answer::INVALID).containing("poison").always());
     // Every other call goes wrong, each time in another way, until there are no more of them.
     for (n, answer) in answers.iter().cycle().take(24).enumerate() {
         if !matches!(answer, Answer::DeleteStream) || n > 16 {
             aws.fault(Rule::put(answer.clone()).after(2 * n % 5));
         }
     }
-    aws.fault(Rule::put(Answer::INVALID).containing("poison").always());
     let names = "log_group_name g\nlog_stream_prefix p-\nauto_create_group on\nlog_key log";
     let router = start(&conf(&aws, LETTERS, names));
     let mut client = Sender::new(&router);

@@ -135,11 +135,11 @@ fn names_that_cannot_be_are_refused_before_the_start() {
         ("cloudwatch_logs", "log_stream_name s", "log_group_name"),
         ("cloudwatch_logs", "log_group_name g", "log_stream"),
         ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nlog_stream_prefix p", "log_stream_prefix"),
-        ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nlog_group_class CHEAP", "log_group_class"),
+        ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nlog_group_class CHEAP", "unknown class"),
         ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\ncompress zstd", "compress"),
-        ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nendpoint ftp://x", "endpoint"),
-        ("cloudwatch", "log_group_name g\nlog_stream_name s-$(", "log_stream_name"),
-        ("cloudwatch", "log_group_name g\nlog_stream_name s\nnew_log_group_tags a", "new_log_group_tags"),
+        ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nendpoint ftp://x", "neither http://"),
+        ("cloudwatch", "log_group_name g\nlog_stream_name s-$(", "not closed"),
+        ("cloudwatch", "log_group_name g\nlog_stream_name s\nnew_log_group_tags a", "tag"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.conf");

@@ -39,8 +39,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if self.reset.load(Relaxed) {
             let zero = Some(std::time::Duration::ZERO);
-            // It may be closed already; then there is nothing to reset.
-            drop(rustix::net::sockopt::set_socket_linger(&self.stream, zero));
+            rustix::net::sockopt::set_socket_linger(&self.stream, zero).unwrap();
         }
     }
 }

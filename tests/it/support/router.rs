@@ -170,6 +170,9 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ROUTER SAID\n{}", self.messages());
+        }
         // Both fail only when it has ended.
         drop(self.child.kill());
         drop(self.child.wait());
