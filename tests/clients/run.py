@@ -3,7 +3,7 @@
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
-`scripts/setup test` makes the environments target/venv and target/venv-aiofluent.
+`scripts/setup test` makes the environments target/venv, target/venv-aiofluent and target/venv-aws.
 """
 import json
 import os
@@ -14,6 +14,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
+import cloudwatch
 import send
 from support import suite
 from support.router import FOREIGN, TOP, Router, free_port
@@ -106,7 +107,8 @@ def aiofluent_python_over_tcp():
 
 
 TESTS = [fluent_logger_over_tcp, fluent_logger_over_the_unix_socket, fluent_logger_with_nanoseconds,
-         fluent_logger_async, fluent_logger_as_logging_handler, aiofluent_over_tcp, aiofluent_python_over_tcp]
+         fluent_logger_async, fluent_logger_as_logging_handler, aiofluent_over_tcp, aiofluent_python_over_tcp,
+         *cloudwatch.TESTS]
 
 if __name__ == "__main__":
     sys.exit(suite.run(TESTS, sys.argv[1:]))

@@ -187,6 +187,23 @@ fn over_tls_the_certificate_is_verified_unless_told_otherwise() {
 }
 
 #[test]
+fn a_certificate_for_another_name_is_refused_unless_told_otherwise() {
+    for lines in ["tls.vhost localhost", "tls.verify_hostname off"] {
+        let aws = CloudWatch::start_with(Options { tls: true, ..Options::default() });
+        let ip = format!("endpoint https://127.0.0.1:{}\ntls.ca_file {{dir}}/ca.pem", aws.port());
+        let router = start(&conf(&aws, LETTERS, &format!("{NAMES}\n{ip}\n{lines}")));
+        Sender::new(&router).deliver("app", &[line("a")]);
+        assert_eq!(aws.stored(), 1);
+        stop(router);
+        let router = start(&conf(&aws, LETTERS, &format!("{NAMES}\n{ip}\nRetry_Limit no_retries")));
+        Sender::new(&router).deliver("app", &[line("a")]);
+        assert_eq!(aws.stored(), 1);
+        let ended = stop(router);
+        assert!(ended.messages.contains("certificate"), "{}", ended.messages);
+    }
+}
+
+#[test]
 fn an_endpoint_may_be_a_host_with_the_port_in_a_key_of_its_own() {
     let aws = CloudWatch::start_with(Options { tls: true, ..Options::default() });
     for endpoint in ["https://localhost", "localhost"] {

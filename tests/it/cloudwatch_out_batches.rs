@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::strict_cloudwatch::{Answer, BATCH_BYTES, BATCH_EVENTS, CloudWatch, OVERHEAD, Rule};
 use crate::support::cloudwatch::{
-    LETTERS, NAMES, Sender, conf, entry_at, line, line_with, now, plain, start, stop, stored,
+    LETTERS, NAMES, Sender, conf, entry_at, letters, line, line_with, now, plain, start, stop, stored,
 };
 
 /// Numbers that look random and are the same each time.
@@ -33,12 +33,18 @@ fn send_all(client: &mut Sender, entries: &[Vec<u8>]) {
 
 #[test]
 fn texts_of_all_lengths_and_alphabets_arrive_whole_and_in_order_in_full_batches() {
+    for lines in ["", "compress gzip"] {
+        texts_of_all_lengths(&format!("log_key log\n{lines}"));
+    }
+}
+
+fn texts_of_all_lengths(lines: &str) {
     let aws = CloudWatch::start();
-    let router = plain(&aws, "log_key log");
+    let router = plain(&aws, lines);
     let mut random = numbers();
     let pieces: [&[u8]; 7] =
         [b"a", "é".as_bytes(), "中".as_bytes(), "🙂".as_bytes(), b"\xff", b"\"\\", b"\x01\n"];
-    let texts: Vec<Vec<u8>> = (0..500)
+    let texts: Vec<Vec<u8>> = (0..300)
         .map(|i| {
             let length = [10, 100, 1000, 10_000, 60_000][random(5)];
             let mut text = format!("{i} ").into_bytes();
@@ -197,4 +203,41 @@ fn an_idle_stream_sends_at_once_and_a_busy_one_collects() {
     let calls = aws.calls("PutLogEvents").iter().filter(|c| c.outcome == "ok").count();
     assert!(calls <= 8, "{calls} calls for 500 records within a moment");
     stop(router);
+}
+
+#[test]
+fn a_full_batch_is_full_to_the_last_byte() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    let router = plain(&aws, "log_key log");
+    let at = now();
+    let text = "é".repeat((BATCH_BYTES / 8 - OVERHEAD) / 2);
+    let entries: Vec<_> = (0..24).map(|_| entry_at(at, &text)).collect();
+    Sender::new(&router).deliver("app", &entries);
+    let bytes: Vec<usize> = aws.calls("PutLogEvents").iter().map(|c| c.bytes).collect();
+    assert_eq!((aws.stored(), bytes), (24, vec![BATCH_BYTES; 3]));
+    stop(router);
+}
+
+#[test]
+fn times_that_the_service_cannot_have_spoil_no_batch() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    let router = plain(&aws, "log_key log");
+    let log = |text: &str| crate::support::forward::map(&[(b"log", text.as_bytes())]);
+    // An integer before 1970, which is no time to the input; 0, which means now; far ahead in seconds, and more seconds
+    // than milliseconds can count.
+    let before = [&[0x92, 0xfb][..], &log("before")].concat();
+    let zero = [&[0x92, 0x00][..], &log("zero")].concat();
+    let ahead = [&[0x92, 0xce, 0xff, 0xff, 0xff, 0xff][..], &log("ahead")].concat();
+    let most = [&[0x92, 0xcf, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], &log("most")].concat();
+    Sender::new(&router).deliver("app", &[line("a"), before, zero, line("b"), ahead, most, line("c")]);
+    let mut messages = aws.messages("g", "s");
+    messages.sort();
+    assert_eq!(messages, ["a", "b", "c", "zero"]);
+    let ended = stop(router);
+    assert_eq!(ended.ledger.output("cloudwatch_logs.0", "delivered"), 4, "{}", ended.messages);
+    let mut kept: Vec<String> = letters(ended.dir.path()).into_iter().map(|(_, log)| log).collect();
+    kept.sort();
+    assert_eq!(kept, ["", "ahead", "most"]);
 }

@@ -50,6 +50,37 @@ fn nothing_acked_is_lost_at_a_kill_and_only_what_was_on_its_way_comes_twice() {
 }
 
 #[test]
+fn a_kill_in_the_middle_of_the_search_for_a_poisoned_event_loses_nothing() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    aws.fault(Rule::put(Answer::INVALID).containing("poison").always());
+    aws.fault(Rule::put(Answer::Slow(Duration::from_millis(50))).always());
+    let mut dir = directory();
+    let entries: Vec<_> =
+        (0..500).map(|i| line(&if i % 100 == 7 { format!("poison {i}") } else { i.to_string() })).collect();
+    for round in 0..3 {
+        let router = Router::start_with(dir, &stored_conf(&aws), &key());
+        if round == 0 {
+            Sender::new(&router).deliver("app", &entries);
+        }
+        let before = aws.calls("PutLogEvents").len();
+        eventually("a few more calls", || (aws.calls("PutLogEvents").len() > before + 5).then_some(()));
+        dir = router.kill();
+    }
+    let router = Router::start_with(dir, &stored_conf(&aws), &key());
+    let want: Vec<String> = (0..500).filter(|i| i % 100 != 7).map(|i| i.to_string()).collect();
+    eventually("all that is good", || {
+        let mut all = first_of_each(&aws.messages("g", "s"));
+        all.sort_by_key(|m| m.parse::<u32>().unwrap());
+        (all == want).then_some(())
+    });
+    let ended = stop(router);
+    let file = ended.dir.path().join("storage/dead_letter/dead-letters.jsonl");
+    let kept = std::fs::read_to_string(file).unwrap();
+    (0..500).filter(|i| i % 100 == 7).for_each(|i| assert!(kept.contains(&format!("poison {i}")), "{i}"));
+}
+
+#[test]
 fn with_storage_a_stop_in_an_outage_keeps_records_and_they_come_once_after_the_next_start() {
     let aws = CloudWatch::start();
     aws.fault(Rule::put(Answer::UNAVAILABLE).always());

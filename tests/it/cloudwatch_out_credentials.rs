@@ -67,6 +67,37 @@ fn credentials_that_the_service_does_not_take_any_more_are_asked_for_anew() {
 }
 
 #[test]
+fn a_container_endpoint_in_trouble_costs_no_record() {
+    let aws = CloudWatch::start();
+    aws.with(|store| store.identity.failing = 6);
+    let router = in_a_container(&aws, "Retry_Limit no_retries");
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &[line("0")], "1");
+    router.says("redentials");
+    client.expect("1");
+    assert_eq!(aws.messages("g", "s"), ["0"]);
+    stop(router);
+}
+
+#[test]
+fn a_role_that_may_not_be_taken_on_is_told_and_costs_no_record() {
+    let aws = CloudWatch::start();
+    aws.with(|store| store.keys.get_mut(KEY.0).unwrap().allowed = false);
+    let lines = format!(
+        "{NAMES}\nlog_key log\nRetry_Limit no_retries\nrole_arn arn:aws:iam::1:role/r\nsts_endpoint {}",
+        aws.endpoint()
+    );
+    let router = Router::start_with(directory(), &conf(&aws, LETTERS, &lines), &key());
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &[line("0")], "1");
+    router.says("cannot send");
+    aws.with(|store| store.keys.get_mut(KEY.0).unwrap().allowed = true);
+    client.expect("1");
+    let ended = stop(router);
+    assert!(ended.messages.contains("AccessDenied"), "{}", ended.messages);
+}
+
+#[test]
 fn without_permission_records_wait_and_the_log_says_why() {
     let aws = CloudWatch::start();
     aws.with(|store| store.keys.get_mut(KEY.0).unwrap().allowed = false);

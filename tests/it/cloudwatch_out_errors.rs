@@ -367,6 +367,9 @@ fn one_stream_in_trouble_does_not_hold_the_others() {
         other.deliver("good", &lines(50));
     }
     assert_eq!(aws.messages("g", "p-good").len(), 1000);
+    assert!(
+        aws.calls("PutLogEvents").iter().any(|c| (c.group.as_str(), c.stream.as_str()) == ("g", "p-bad"))
+    );
     aws.heal();
     client.expect("bad");
     assert_eq!(aws.messages("g", "p-bad"), numbers(50));
@@ -424,6 +427,82 @@ fn order_within_a_stream_holds_whatever_goes_wrong() {
         assert!(order.is_sorted(), "stream {stream} is out of order");
     }
     assert_eq!(aws.in_flight().1, 1);
+}
+
+#[test]
+fn an_ack_comes_after_the_answer() {
+    let aws = ready();
+    let router = plain(&aws, "log_key log");
+    aws.fault(Rule::put(Answer::Slow(Duration::from_secs(1))));
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &lines(3), "1");
+    client.expect_silence();
+    client.expect("1");
+    assert_eq!(aws.stored(), 3);
+    stop(router);
+}
+
+#[test]
+fn a_batch_of_which_nothing_is_taken_is_settled() {
+    let aws = ready();
+    aws.fault(Rule::put(Answer::Rejected { too_old: Some(10), expired: None, too_new: None }));
+    aws.fault(Rule::put(Answer::INVALID).times(200));
+    let router = plain(&aws, "log_key log");
+    let mut client = Sender::new(&router);
+    client.deliver("app", &lines(10));
+    client.deliver("app", &lines(60));
+    let ended = stop(router);
+    assert_eq!((aws.stored(), counted(&ended, &["delivered", "dead_lettered"])), (0, vec![0, 70]));
+}
+
+#[test]
+fn a_service_that_throttles_is_not_hammered() {
+    let aws = CloudWatch::start();
+    let names: Vec<String> = (0..50).map(|n| format!("p-t{n}")).collect();
+    aws.create("g", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    aws.fault(Rule::put(Answer::THROTTLING).always());
+    let router = start(&conf(&aws, LETTERS, "log_group_name g\nlog_stream_prefix p-\nlog_key log"));
+    let mut client = Sender::new(&router);
+    (0..50).for_each(|n| client.send(&format!("t{n}"), &lines(2)));
+    router.says("throttled");
+    // A few seconds of it.
+    (0..8).for_each(|_| client.expect_silence());
+    let calls = aws.calls("PutLogEvents").len();
+    assert!((2..=300).contains(&calls), "{calls} calls in three seconds");
+    aws.heal();
+    stored(&aws, 100);
+    stop(router);
+}
+
+#[test]
+fn an_output_whose_service_is_away_does_not_hold_another_one() {
+    let (aws, other) = (ready(), ready());
+    other.away(true);
+    let lines_of = |aws: &CloudWatch| conf(aws, "", &format!("{NAMES}\nlog_key log"));
+    let second = lines_of(&other);
+    let (_, second) = second.split_once("[OUTPUT]").unwrap();
+    let router = start(&format!("{}[OUTPUT]{second}", lines_of(&aws)));
+    let mut client = Sender::new(&router);
+    (0..20).for_each(|_| client.send("app", &lines(10)));
+    stored(&aws, 200);
+    assert_eq!(other.stored(), 0);
+    other.away(false);
+    stored(&other, 200);
+    stop(router);
+}
+
+#[test]
+fn streams_are_not_created_where_that_is_not_wanted() {
+    let aws = CloudWatch::start();
+    aws.create("g", &[]);
+    let router = start(&conf(&aws, LETTERS, "log_group_name g\nlog_stream_name s\nauto_create_stream off"));
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &lines(3), "1");
+    router.says("auto_create_stream");
+    assert_eq!(aws.calls("CreateLogStream").len(), 0);
+    aws.create("g", &["s"]);
+    client.expect("1");
+    stop(router);
 }
 
 /// How many of these were taken by a call, also those of a stream that was deleted later.

@@ -114,6 +114,26 @@ fn without_the_endpoint_the_task_comes_from_the_records_fields() {
 }
 
 #[test]
+fn an_empty_field_is_as_good_as_none() {
+    let lines = "log_group_name g\nlog_stream_name none\nlog_stream_template $pod";
+    assert_eq!(name_of("cloudwatch_logs", lines, "a", line_with("a", &[("pod", "")])), pair("g", "none"));
+    let lines = "log_group_name $(app)\nlog_stream_name $(pod)";
+    let got = name_of("cloudwatch", lines, "a", line_with("a", &[("pod", ""), ("app", "")]));
+    assert_eq!(got, pair("fluentbit-default", "/fluentbit-default"));
+}
+
+#[test]
+fn a_field_that_is_no_text_is_written_out_or_as_good_as_none() {
+    let record = |value: &[u8]| entry_of(now(), &nested("pod", value));
+    let lines = "log_group_name g\nlog_stream_name $(pod)";
+    assert_eq!(name_of("cloudwatch", lines, "a", record(&[0xcd, 1, 2])), pair("g", "258"));
+    assert_eq!(name_of("cloudwatch", lines, "a", record(&[0xc0])), pair("g", "/fluentbit-default"));
+    // A byte that is no UTF-8: the name is, in whatever way.
+    let (_, stream) = name_of("cloudwatch", lines, "a", record(&[0xa3, b'x', 0xff, b'y']));
+    assert!(stream.starts_with('x') && stream.ends_with('y'), "{stream}");
+}
+
+#[test]
 fn a_uuid_is_one_for_each_output_and_start() {
     let lines = "auto_create_group on\nlog_group_name g\nlog_stream_name s-$(uuid)";
     let aws = CloudWatch::start();
@@ -139,7 +159,7 @@ fn names_that_cannot_be_are_refused_before_the_start() {
         ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\ncompress zstd", "compress"),
         ("cloudwatch_logs", "log_group_name g\nlog_stream_name s\nendpoint ftp://x", "neither http://"),
         ("cloudwatch", "log_group_name g\nlog_stream_name s-$(", "not closed"),
-        ("cloudwatch", "log_group_name g\nlog_stream_name s\nnew_log_group_tags a", "tag"),
+        ("cloudwatch", "log_group_name g\nlog_stream_name s\nnew_log_group_tags a", "key=value"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.conf");

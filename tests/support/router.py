@@ -52,10 +52,10 @@ def peak_kib(pid):
 
 
 class Router:
-    """One run of the router. `log` collects its messages over all runs of one test."""
+    """One run of the router. `log` collects its messages over all runs of one test; `env` is its environment."""
 
-    def __init__(self, conf, log, addresses):
-        self.conf, self.log, self.addresses = conf, log, addresses
+    def __init__(self, conf, log, addresses, env=None):
+        self.conf, self.log, self.addresses, self.env = conf, log, addresses, env
         self.process, self.since = None, 0
 
     def start(self):
@@ -63,7 +63,8 @@ class Router:
         self.since = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command(self.conf), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                command(self.conf), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env,
+                start_new_session=True)
         for address in self.addresses:
             eventually(lambda: "the router accepts on %s:\n%s" % (address, self.messages()[-2000:]),
                        lambda: self.process.poll() is not None or accepts(address), 20)

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::Shared;
-use super::serve::{Body, answer, named_error};
+use super::serve::{Body, answer};
 use super::sigv4::{self, Key};
 
 /// Paths of the two endpoints of ECS, and the word that the first one asks for.
@@ -37,7 +37,15 @@ pub(crate) fn ecs(shared: &Shared, parts: &Parts) -> Response<Body> {
     let text = |status: StatusCode, json: String| answer(status, "application/json", json.into());
     match parts.uri.path() {
         CREDENTIALS => {
-            shared.with(|store| store.identity.container += 1);
+            let failing = shared.with(|store| {
+                store.identity.container += 1;
+                let failing = store.identity.failing;
+                store.identity.failing = failing.saturating_sub(1);
+                failing > 0
+            });
+            if failing {
+                return text(StatusCode::INTERNAL_SERVER_ERROR, String::new());
+            }
             if parts.headers.get("authorization").is_none_or(|v| v != TOKEN) {
                 return text(StatusCode::UNAUTHORIZED, r#"{"code":"401","message":"no token"}"#.to_owned());
             }
@@ -60,6 +68,22 @@ pub(crate) fn ecs(shared: &Shared, parts: &Parts) -> Response<Body> {
     }
 }
 
+/// An error as STS writes it, and by its name for it.
+fn sts_error(name: &str, message: &str) -> Response<Body> {
+    let code = match name {
+        "AccessDeniedException" => "AccessDenied",
+        "ExpiredTokenException" => "ExpiredToken",
+        "InvalidSignatureException" => "SignatureDoesNotMatch",
+        "UnrecognizedClientException" => "InvalidClientTokenId",
+        other => other,
+    };
+    let xml = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+         <Code>{code}</Code><Message>{message}</Message></Error><RequestId>of-sts</RequestId></ErrorResponse>"
+    );
+    answer(StatusCode::FORBIDDEN, "text/xml", xml.into())
+}
+
 /// `POST` of a form: AssumeRole.
 pub(crate) fn sts(shared: &Shared, parts: &Parts, body: &[u8]) -> Response<Body> {
     let scope = (shared.options.region.as_str(), "sts");
@@ -68,13 +92,13 @@ pub(crate) fn sts(shared: &Shared, parts: &Parts, body: &[u8]) -> Response<Body>
         if refusal.violation {
             shared.violation(format!("STS: {}", refusal.message));
         }
-        return named_error(StatusCode::FORBIDDEN, refusal.name, &refusal.message, &[]);
+        return sts_error(refusal.name, &refusal.message);
     }
     let form = form(body);
     let get = |name: &str| form.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default();
     if get("Action") != "AssumeRole" || get("Version") != "2011-06-15" || get("RoleSessionName").is_empty() {
         shared.violation(format!("STS: {form:?}"));
-        return named_error(StatusCode::BAD_REQUEST, "ValidationError", "not AssumeRole", &[]);
+        return sts_error("ValidationError", "not AssumeRole");
     }
     shared.with(|store| store.identity.roles.push((get("RoleArn"), get("ExternalId"))));
     let [id, secret, token, at] = issue(shared);

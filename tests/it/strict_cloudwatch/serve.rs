@@ -128,7 +128,7 @@ fn with_id(mut response: Response<Body>) -> Response<Body> {
 const JSON: &str = "application/x-amz-json-1.1";
 
 /// An error as AWS writes it.
-pub(crate) fn named_error(
+fn named_error(
     status: StatusCode,
     name: &str,
     message: &str,

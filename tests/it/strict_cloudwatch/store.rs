@@ -65,6 +65,8 @@ pub(crate) struct Identity {
     /// Calls of the task metadata endpoint.
     pub(crate) task: usize,
     pub(super) issued: usize,
+    /// The container endpoint fails so many times more.
+    pub(crate) failing: usize,
 }
 
 /// Everything that changes.

@@ -131,6 +131,11 @@ impl Sender {
         self.0.expect(&ack(id));
     }
 
+    /// Nothing comes for a while.
+    pub(crate) fn expect_silence(&mut self) {
+        self.0.expect_silence();
+    }
+
     /// Sends and waits for the ack.
     pub(crate) fn deliver(&mut self, tag: &str, entries: &[Vec<u8>]) {
         self.send_to_ack(tag, entries, "delivered");

@@ -169,9 +169,10 @@ impl Router {
 }
 
 impl Drop for Router {
+    #[expect(clippy::print_stderr, reason = "shown for a test that has failed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("ROUTER SAID\n{}", self.messages());
+            eprintln!("the router said:\n{}", self.messages());
         }
         // Both fail only when it has ended.
         drop(self.child.kill());
