@@ -249,3 +249,43 @@ fn connections_are_used_again_or_not_as_configured() {
         stop(router);
     }
 }
+
+#[test]
+fn connections_that_the_service_has_closed_meanwhile_are_no_failure() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["s"]);
+    let router = plain(&aws, "log_key log\nRetry_Limit no_retries");
+    let mut client = Sender::new(&router);
+    for i in 0..10 {
+        client.deliver("app", &[line(&i.to_string())]);
+        aws.cut();
+        client.expect_silence();
+    }
+    assert_eq!(aws.messages("g", "s"), (0..10).map(|i| i.to_string()).collect::<Vec<_>>());
+    let ended = stop(router);
+    assert!(!ended.messages.contains("cannot send"), "{}", ended.messages);
+}
+
+#[test]
+fn many_groups_are_created_once_each() {
+    let aws = CloudWatch::start();
+    let lines = "log_group_name g\nlog_group_template /t/$team\nlog_stream_name s\nauto_create_group on\nlog_key log\n\
+                 log_retention_days 1";
+    let router = start(&conf(&aws, LETTERS, lines));
+    let mut client = Sender::new(&router);
+    for round in 0..5 {
+        let entries: Vec<_> =
+            (0..60).map(|n| line_with(&format!("{n} {round}"), &[("team", &format!("team {n}"))])).collect();
+        client.send("app", &entries);
+    }
+    stored(&aws, 300);
+    for n in 0..60 {
+        let group = format!("/t/team.{n}");
+        assert_eq!(aws.messages(&group, "s"), (0..5).map(|r| format!("{n} {r}")).collect::<Vec<_>>());
+        assert_eq!(aws.group(&group).days, Some(1));
+    }
+    for operation in ["CreateLogGroup", "PutRetentionPolicy"] {
+        assert_eq!(aws.calls(operation).len(), 60, "{operation}");
+    }
+    stop(router);
+}

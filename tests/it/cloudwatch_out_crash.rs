@@ -130,3 +130,74 @@ fn a_stop_without_an_answer_in_time_is_accounted_for() {
     assert_eq!(ended.code, Some(1));
     assert_eq!(ended.ledger.output("cloudwatch_logs.0", "dropped_shutdown"), 2);
 }
+
+/// Numbers that look random and are the same for a seed.
+fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    }
+}
+
+/// Whatever happens, in any order: nothing acked is lost, every stream's records first come in their order, and only
+/// calls in doubt come twice.
+#[test]
+fn chaos_loses_nothing_and_keeps_the_order_of_every_stream() {
+    for seed in 1..=4 {
+        let mut random = numbers(seed);
+        let aws = CloudWatch::start();
+        let lines =
+            "log_group_name g\nlog_stream_prefix p-\nauto_create_group on\nlog_key log\nnet.io_timeout 1";
+        let conf = conf(&aws, "storage.path {dir}/storage", lines);
+        let mut dir = directory();
+        let (mut next, mut kills) = (0, 0);
+        for _ in 0..3 {
+            let router = Router::start_with(dir, &conf, &key());
+            let mut client = Sender::new(&router);
+            for _ in 0..25 {
+                let answer = match random(12) {
+                    0 => Answer::THROTTLING,
+                    1 => Answer::INTERNAL,
+                    2 => Answer::Reset,
+                    3 => Answer::ResetBeforeBody,
+                    4 => Answer::ResetAfter,
+                    5 => Answer::HangAfter,
+                    6 => Answer::Html(200),
+                    7 => Answer::ABORTED,
+                    8 => Answer::EXPIRED,
+                    _ => Answer::Slow(Duration::from_millis(30)),
+                };
+                aws.fault(Rule::put(answer).after(random(4)));
+                let stream = random(5);
+                let entries: Vec<_> = (0..10).map(|i| line(&format!("{stream} {}", next + i))).collect();
+                client.send_to_ack(&format!("t{stream}"), &entries, "x");
+                client.expect("x");
+                next += 10;
+            }
+            dir = router.kill();
+            kills += 1;
+        }
+        aws.heal();
+        let router = Router::start_with(dir, &conf, &key());
+        let all = eventually(&format!("seed {seed}: all that was acked is there"), || {
+            let all: Vec<Vec<String>> =
+                (0..5).map(|s| first_of_each(&aws.messages("g", &format!("p-t{s}")))).collect();
+            (all.iter().map(Vec::len).sum::<usize>() == next).then_some(all)
+        });
+        for (s, messages) in all.iter().enumerate() {
+            let numbers: Vec<usize> =
+                messages.iter().map(|m| m.strip_prefix(&format!("{s} ")).unwrap().parse().unwrap()).collect();
+            assert!(numbers.is_sorted(), "seed {seed}, stream {s}: {numbers:?}");
+        }
+        let calls = aws.calls("PutLogEvents");
+        let doubt: usize = calls.iter().filter(|c| c.outcome.ends_with(" after")).map(|c| c.events).sum();
+        let most = calls.iter().map(|c| c.events).max().unwrap();
+        let twice = aws.stored() - next;
+        // At a kill up to 32 calls may be on their way, one for each of five streams, and as many verdicts.
+        assert!(twice <= doubt + kills * 2 * 5 * most, "seed {seed}: {twice} twice, {doubt} in doubt");
+        stop(router);
+    }
+}

@@ -148,6 +148,22 @@ fn an_answer_that_never_comes_is_given_up_in_time_and_repeats_one_call_at_most()
 }
 
 #[test]
+fn a_connection_that_breaks_during_a_call_costs_nothing() {
+    let aws = ready();
+    let router = plain(&aws, "log_key log");
+    let mut client = Sender::new(&router);
+    client.deliver("app", &[line("0")]);
+    aws.fault(Rule::put(Answer::Slow(Duration::from_secs(20))));
+    client.send_to_ack("app", &[line("1")], "1");
+    // The call is on its way.
+    eventually("a call in flight", || (aws.with(|store| store.puts.now()) == 1).then_some(()));
+    aws.cut();
+    client.expect("1");
+    assert_eq!(aws.messages("g", "s"), ["0", "1"]);
+    stop(router);
+}
+
+#[test]
 fn a_service_that_is_away_for_a_while_gets_everything_once() {
     let aws = ready();
     aws.away(true);

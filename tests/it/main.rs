@@ -13,6 +13,7 @@ mod cloudwatch_out_batches;
 mod cloudwatch_out_crash;
 mod cloudwatch_out_credentials;
 mod cloudwatch_out_errors;
+mod cloudwatch_out_memory;
 mod cloudwatch_out_names;
 mod dead_letters;
 mod disk_full;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::certs;
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     options: Options,
     port: u16,
     store: Mutex<Store>,
+    /// All connections are to be closed.
+    cut: Notify,
 }
 
 impl Shared {
@@ -85,7 +87,7 @@ impl CloudWatch {
         let port = listener.local_addr().unwrap().port();
         let key = Key { secret: KEY.1.to_owned(), token: None, expires: None, allowed: true };
         let store = Store { keys: [(KEY.0.to_owned(), key)].into(), ..Store::default() };
-        let shared = Arc::new(Shared { options, port, store: Mutex::new(store) });
+        let shared = Arc::new(Shared { options, port, store: Mutex::new(store), cut: Notify::new() });
         let (stop, stopped) = oneshot::channel();
         let serving = serve::listen(listener, tls, Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
@@ -152,6 +154,11 @@ impl CloudWatch {
     /// Whether it is not there: connections are closed as they come.
     pub(crate) fn away(&self, away: bool) {
         self.with(|store| store.away = away);
+    }
+
+    /// Closes every connection that there is now.
+    pub(crate) fn cut(&self) {
+        self.shared.cut.notify_one();
     }
 
     /// A group as it is now.

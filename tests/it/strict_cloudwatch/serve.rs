@@ -76,7 +76,14 @@ impl AsyncWrite for Socket {
 pub(crate) async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.cut.notified() => {
+                connections.shutdown().await;
+                continue;
+            }
+        };
+        let Ok((stream, _)) = stream else { continue };
         if shared.with(|store| store.away) {
             continue;
         }
@@ -88,10 +95,11 @@ pub(crate) async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, shar
             match tls {
                 None => serve(socket, shared, reset).await,
                 // A client that does not trust us goes away.
-                Some(tls) => match tls.accept(socket).await {
-                    Ok(stream) => serve(stream, shared, reset).await,
-                    Err(_) => {}
-                },
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(socket).await {
+                        serve(stream, shared, reset).await;
+                    }
+                }
             }
         });
     }

@@ -45,6 +45,10 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    pub(crate) fn now(&self) -> usize {
+        self.now
+    }
+
     pub(crate) fn begin(&mut self) {
         self.now += 1;
         self.most = self.most.max(self.now);
