@@ -422,8 +422,7 @@ mod tests {
     #[test]
     fn a_compressed_body_is_one_gzip_member() {
         let packed = gzip(b"body body body").unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut text).unwrap();
-        assert_eq!(text, "body body body");
+        let text = crate::wire::inflate::inflate(crate::wire::inflate::Compression::Gzip, &packed, 100).unwrap();
+        assert_eq!(text, b"body body body");
     }
 }

@@ -34,7 +34,7 @@ enum Part {
     Text(Vec<u8>),
     Tag,
     /// The n-th part of the tag between dots.
-    TagPart(usize),
+    Between(usize),
     Field(Accessor),
     /// What follows the last `/` of a field: the task id in a task's ARN.
     LastOf(Accessor),
@@ -115,7 +115,7 @@ impl Name {
     /// Whether the tag alone decides.
     pub(super) fn is_of_tag(&self) -> bool {
         self.parts.iter().all(|part| match part {
-            Part::Text(_) | Part::Tag | Part::TagPart(_) => true,
+            Part::Text(_) | Part::Tag | Part::Between(_) => true,
             Part::Template(template) => template.is_of_tag(),
             Part::Field(_) | Part::LastOf(_) | Part::Ecs(_) => false,
         })
@@ -174,7 +174,7 @@ impl Name {
 impl Part {
     fn dollar(inside: &str, uuid: &str) -> Result<Part, String> {
         if let Some(number) = inside.strip_prefix("tag[").and_then(|rest| rest.strip_suffix(']')) {
-            return number.parse().map(Part::TagPart).map_err(|_| format!("{number} is no number"));
+            return number.parse().map(Part::Between).map_err(|_| format!("{number} is no number"));
         }
         Ok(match inside {
             "tag" => Part::Tag,
@@ -191,7 +191,7 @@ impl Part {
         match self {
             Part::Text(text) => out.extend_from_slice(text),
             Part::Tag => out.extend_from_slice(tag.as_bytes()),
-            Part::TagPart(n) => match tag.as_bytes().split(|b| *b == b'.').nth(*n) {
+            Part::Between(n) => match tag.as_bytes().split(|b| *b == b'.').nth(*n) {
                 Some(part) => out.extend_from_slice(part),
                 None => return false,
             },
