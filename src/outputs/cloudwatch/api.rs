@@ -19,6 +19,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
+use super::message::FORMAT;
 use crate::net::{Aws, causes};
 use crate::observe::counters::Drop as DropReason;
 
@@ -95,8 +96,15 @@ impl Api {
         Api { client: Client::new(&aws.config), aws, creation, format, gzip, groups: Mutex::default() }
     }
 
-    /// Sends a batch of `events` events.
-    pub(super) async fn put(&self, group: &str, stream: &str, body: Bytes, events: usize) -> Outcome {
+    /// Sends a batch of `events` events. `format`: what their sender says of it, unless the configuration does.
+    pub(super) async fn put(
+        &self,
+        (group, stream): (&str, &str),
+        body: Bytes,
+        events: usize,
+        format: Option<&str>,
+    ) -> Outcome {
+        let format = self.format.as_deref().or(format);
         let wire = match self.gzip {
             false => body,
             true => {
@@ -110,7 +118,7 @@ impl Api {
         };
         let (mut created, mut renewed) = (false, false);
         loop {
-            let (trouble, cause) = match self.put_once(group, stream, wire.clone(), events).await {
+            let (trouble, cause) = match self.put_once((group, stream), wire.clone(), events, format).await {
                 Ok(rejected) => return Outcome::Done(rejected),
                 Err(e) => e,
             };
@@ -133,13 +141,13 @@ impl Api {
 
     async fn put_once(
         &self,
-        group: &str,
-        stream: &str,
+        (group, stream): (&str, &str),
         body: Bytes,
         events: usize,
+        format: Option<&str>,
     ) -> Result<Vec<Rejected>, (Trouble, String)> {
         let length = body.len().to_string();
-        let (format, gzip) = (self.format.clone(), self.gzip);
+        let (format, gzip) = (format.map(str::to_owned), self.gzip);
         // The library serialises a request without events and signs the body that is put in its place: its own copy of a
         // batch would cost more than all the rest.
         let call = self
@@ -157,7 +165,7 @@ impl Api {
                     headers.insert("content-encoding", "gzip");
                 }
                 if let Some(format) = &format {
-                    headers.insert("x-amzn-logs-format", format.clone());
+                    headers.insert(FORMAT, format.clone());
                 }
             });
         match call.send().await {
@@ -422,7 +430,8 @@ mod tests {
     #[test]
     fn a_compressed_body_is_one_gzip_member() {
         let packed = gzip(b"body body body").unwrap();
-        let text = crate::wire::inflate::inflate(crate::wire::inflate::Compression::Gzip, &packed, 100).unwrap();
+        let text =
+            crate::wire::inflate::inflate(crate::wire::inflate::Compression::Gzip, &packed, 100).unwrap();
         assert_eq!(text, b"body body body");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::message::{Found, Message, Oversize, TRUNCATED, cut, head};
+use super::message::{Found, Head, Message, Oversize, TRUNCATED, cut, head};
 use super::parcels::{ParcelId, Parcels};
 use crate::observe::counters::Drop as DropReason;
 use crate::rt::Charge;
@@ -73,6 +73,8 @@ pub(super) struct Batch {
     pub(super) failures: u32,
     /// When the oldest of its records came here.
     pub(super) since: Option<Instant>,
+    /// What its messages hold, if their sender said so.
+    pub(super) format: Option<String>,
 }
 
 /// Makes bodies.
@@ -141,6 +143,7 @@ impl Writer {
         let mut out = begin(group, stream, spare);
         let mut load = Load::new();
         let mut since: Option<Instant> = None;
+        let mut format: Option<String> = None;
         self.spans.clear();
         self.items.clear();
         'full: while let Some(run) = runs.front_mut() {
@@ -153,8 +156,16 @@ impl Writer {
                 since = Some(since.map_or(at, |s| s.min(at)));
             }
             while run.start < run.end {
+                let head = head(buf, run.start);
+                let of_head = head.as_ref().and_then(|h| h.format);
+                if self.items.is_empty() {
+                    format = of_head.and_then(|f| std::str::from_utf8(f).ok()).map(str::to_owned);
+                } else if of_head != format.as_ref().map(String::as_bytes) {
+                    // It goes with a header of its own.
+                    break 'full;
+                }
                 if run.sent == 0
-                    && let Some((time, record)) = head(buf, run.start)
+                    && let Some(&Head { time, record, .. }) = head.as_ref()
                     && let Some(whole) = self.message.put_whole(&mut out, time, buf, record)
                 {
                     if !load.has_room(self.items.len(), time, whole.len) {
@@ -173,8 +184,8 @@ impl Writer {
                     run.start = whole.end;
                     continue;
                 }
-                let read = head(buf, run.start)
-                    .and_then(|(time, record)| Some((time, self.message.find(buf, record, &mut self.room)?)));
+                let read =
+                    head.and_then(|h| Some((h.time, self.message.find(buf, h.record, &mut self.room)?)));
                 // Chunks are validated; if one is broken all the same, its run ends here.
                 let Some((time, (found, end))) = read else {
                     let range = (run.start, run.end);
@@ -237,7 +248,8 @@ impl Writer {
             .first()
             .and_then(|item| parcels.chunk(item.parcel))
             .map(|chunk| chunk.charge.beside(body.len() as u64));
-        Some(Batch { items: std::mem::take(&mut self.items), body, charge, failures: 0, since })
+        let items = std::mem::take(&mut self.items);
+        Some(Batch { items, body, charge, failures: 0, since, format })
     }
 
     /// Ends the body; its events in the order of their times.
@@ -267,7 +279,7 @@ impl Writer {
         for item in &batch.items {
             let Some(chunk) = parcels.chunk(item.parcel) else { continue };
             let buf = &chunk.bytes[..];
-            let Some((time, record)) = head(buf, item.start as usize) else { continue };
+            let Some(Head { time, record, .. }) = head(buf, item.start as usize) else { continue };
             let Some((Found::Text(text), _)) = self.message.find(buf, record, &mut self.room) else {
                 continue;
             };
@@ -295,7 +307,8 @@ impl Batch {
     pub(super) fn halves(mut self) -> (Batch, Batch) {
         let second = self.items.split_off(self.items.len() / 2);
         let charge = self.charge.as_ref().map(|c| c.beside(0));
-        let second = Batch { items: second, body: Bytes::new(), charge, failures: 0, since: self.since };
+        let (since, format) = (self.since, self.format.clone());
+        let second = Batch { items: second, body: Bytes::new(), charge, failures: 0, since, format };
         (Batch { body: Bytes::new(), failures: 0, ..self }, second)
     }
 }

@@ -44,16 +44,34 @@ pub(super) enum Found<'a> {
     Missing,
 }
 
-/// An entry: its time, and where its record begins.
-pub(super) fn head(buf: &[u8], pos: usize) -> Option<(i64, usize)> {
+/// What stands before a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head<'a> {
+    /// Its time in milliseconds.
+    pub(super) time: i64,
+    /// Where it begins.
+    pub(super) record: usize,
+    /// What the client that sent it to our own input said of its format.
+    pub(super) format: Option<&'a [u8]>,
+}
+
+/// The header that says what messages hold (`json/emf`), and the key under which the CloudWatch input keeps it.
+pub(super) const FORMAT: &str = "x-amzn-logs-format";
+
+/// Reads what stands before a record.
+pub(super) fn head(buf: &[u8], pos: usize) -> Option<Head<'_>> {
     if buf.get(pos) == Some(&0x92)
         && let Some((TimeForm::At(time), record)) = entry::time(buf, pos + 1)
     {
-        return Some((time.millis(), record));
+        return Some(Head { time: time.millis(), record, format: None });
     }
     let entry = entry::read(buf, pos).ok()?.ok()?;
     let TimeForm::At(time) = entry.time else { return None };
-    Some((time.millis(), entry.record.start))
+    let format = entry.metadata.and_then(|metadata| {
+        let (value, _) = field(buf, metadata.start, FORMAT.as_bytes())?;
+        msgpack::read(buf, value?.start)?.0.text()
+    });
+    Some(Head { time: time.millis(), record: entry.record.start, format })
 }
 
 impl Message {
@@ -193,8 +211,8 @@ mod tests {
         fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), key in "[a-z]{0,3}") {
             let mut room = Vec::new();
             for key in [None, Some(key.as_str())] {
-                if let Some((_, record)) = head(&bytes, 0) {
-                    message(key).find(&bytes, record, &mut room);
+                if let Some(head) = head(&bytes, 0) {
+                    message(key).find(&bytes, head.record, &mut room);
                 }
             }
         }

@@ -260,7 +260,8 @@ impl Runner {
         self.window.begin(batch.body.len());
         let api = Arc::clone(&self.api);
         self.calls.spawn(async move {
-            let outcome = api.put(&names.0, &names.1, batch.body.clone(), batch.items.len()).await;
+            let (body, events) = (batch.body.clone(), batch.items.len());
+            let outcome = api.put((&names.0, &names.1), body, events, batch.format.as_deref()).await;
             Called { stream: id, batch, outcome }
         });
     }

@@ -24,7 +24,11 @@ fn parcels(records: &[(i64, String)]) -> (Parcels, VecDeque<Run>) {
         msgpack::write_str(&mut bytes, b"log");
         msgpack::write_str(&mut bytes, text.as_bytes());
     }
-    let (end, count) = (bytes.len(), records.len() as u64);
+    parcels_of(bytes, records.len() as u64)
+}
+
+fn parcels_of(bytes: Vec<u8>, count: u64) -> (Parcels, VecDeque<Run>) {
+    let end = bytes.len();
     let chunk = Chunk {
         bytes: bytes.into(),
         segs: [Seg { tag: Tag::new(b"t"), end, count }].into_iter().collect(),
@@ -139,6 +143,24 @@ fn a_whole_record_as_json_is_the_same_in_one_pass_and_in_pieces() {
     let text = |events: &[(i64, String)]| events.iter().map(|(_, m)| m.as_str()).collect::<String>();
     assert_eq!(text(&all[0]), text(&pieces[0]));
     assert_eq!(all[0][0].1, "{\"log\":\"a \\\"b\\\" \\\\ \\n \\u00e9\"}");
+}
+
+#[test]
+fn events_whose_senders_said_different_things_of_their_format_go_in_calls_of_their_own() {
+    let mut bytes = Vec::new();
+    let mut metadata = vec![0x81];
+    msgpack::write_str(&mut metadata, b"x-amzn-logs-format");
+    msgpack::write_str(&mut metadata, b"json/emf");
+    for with in [true, true, false, true] {
+        entry::write_head(&mut bytes, Time::new(T / 1000, 0), with.then_some(&metadata[..]));
+        bytes.extend_from_slice(b"\x81\xa3log\xa1x");
+    }
+    let (parcels, mut runs) = parcels_of(bytes, 4);
+    let mut writer = Writer::new(message(1000, Oversize::Split));
+    let mut take = || writer.take(("g", "s"), &mut runs, &parcels, Vec::new(), &mut Vec::new()).unwrap();
+    let batches = [take(), take(), take()].map(|b| (b.format, b.items.len()));
+    let emf = || Some("json/emf".to_owned());
+    assert_eq!(batches, [(emf(), 2), (None, 1), (emf(), 1)]);
 }
 
 #[test]
