@@ -35,6 +35,8 @@ const STORED_SHARE: u64 = 8 << 20;
 struct State {
     waiting: VecDeque<Delivery>,
     bytes: u64,
+    /// What came last is on disk, too.
+    stored: bool,
     senders: usize,
     receiver_gone: bool,
 }
@@ -105,7 +107,13 @@ pub fn queue(
         letters,
         label,
         share,
-        state: Mutex::new(State { waiting: VecDeque::new(), bytes: 0, senders: 1, receiver_gone: false }),
+        state: Mutex::new(State {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            stored: false,
+            senders: 1,
+            receiver_gone: false,
+        }),
         room: Notify::new(),
         arrived: Notify::new(),
         counters,
@@ -217,6 +225,7 @@ impl Sender {
         }
         if let Some(mut d) = delivery.take() {
             d.takes = size;
+            state.stored = stored;
             state.bytes += size;
             state.waiting.push_back(d);
             self.0.arrived.notify_one();
@@ -269,10 +278,11 @@ impl Receiver {
         self.0.lock().waiting.pop_front()
     }
 
-    /// Whether half of the share is taken: then what lingers had better go.
+    /// Whether three quarters of the share are taken: then what lingers had better go.
     pub fn is_pressed(&self) -> bool {
         let state = self.0.lock();
-        state.bytes > self.0.share.min(STORED_SHARE) / 2
+        let share = if state.stored { self.0.share.min(STORED_SHARE) } else { self.0.share };
+        state.bytes > share / 4 * 3
     }
 
     /// Whether every sender is gone: nothing new will come, the process is stopping.
