@@ -216,6 +216,12 @@ fn a_full_batch_is_full_to_the_last_byte() {
     Sender::new(&router).deliver("app", &entries);
     let bytes: Vec<usize> = aws.calls("PutLogEvents").iter().map(|c| c.bytes).collect();
     assert_eq!((aws.stored(), bytes), (24, vec![BATCH_BYTES; 3]));
+    // One byte more than a batch may have.
+    let entries: Vec<_> =
+        (0..8).map(|n| entry_at(at, if n == 7 { format!("{text}x") } else { text.clone() })).collect();
+    Sender::new(&router).deliver("app", &entries);
+    let bytes: Vec<usize> = aws.calls("PutLogEvents")[3..].iter().map(|c| c.bytes).collect();
+    assert_eq!(bytes, [BATCH_BYTES / 8 * 7, BATCH_BYTES / 8 + 1]);
     stop(router);
 }
 
