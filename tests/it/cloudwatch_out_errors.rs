@@ -114,7 +114,7 @@ fn a_captive_page_is_told_and_is_no_success() {
     let router = plain(&aws, "log_key log");
     let mut client = Sender::new(&router);
     client.send_to_ack("app", &lines(3), "1");
-    router.says("request id");
+    router.says("not CloudWatch's");
     assert_eq!(aws.stored(), 0);
     aws.heal();
     client.expect("1");
