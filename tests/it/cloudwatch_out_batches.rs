@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use crate::strict_cloudwatch::{Answer, BATCH_BYTES, BATCH_EVENTS, CloudWatch, OVERHEAD, Rule};
 use crate::support::cloudwatch::{
-    LETTERS, NAMES, Sender, conf, entry_at, letters, line, line_with, now, plain, start, stop, stored,
+    LETTERS, NAMES, Sender, conf, entry_at, entry_of, letters, line, line_with, now, plain, start, stop,
+    stored,
 };
+
+use crate::support::forward::text;
 
 /// Numbers that look random and are the same each time.
 fn numbers() -> impl FnMut(usize) -> usize {
@@ -246,4 +249,86 @@ fn times_that_the_service_cannot_have_spoil_no_batch() {
     let mut kept: Vec<String> = letters(ended.dir.path()).into_iter().map(|(_, log)| log).collect();
     kept.sort();
     assert_eq!(kept, ["", "ahead", "most"]);
+}
+
+/// A msgpack value of any kind, also such as no client should send.
+fn any_value(random: &mut impl FnMut(usize) -> usize, depth: usize) -> Vec<u8> {
+    let bytes = |random: &mut dyn FnMut(usize) -> usize| {
+        let pieces: [&[u8]; 8] = [
+            b"a",
+            "\u{e9}".as_bytes(),
+            "\u{1f600}".as_bytes(),
+            b"\xff",
+            b"\"",
+            b"\\",
+            b"\0",
+            "\u{2028}".as_bytes(),
+        ];
+        (0..random(12)).flat_map(|_| pieces[random(8)].to_vec()).collect::<Vec<u8>>()
+    };
+    let kinds = if depth == 0 { 10 } else { 12 };
+    match random(kinds) {
+        0 => vec![0xc0],
+        1 => vec![0xc2 + random(2) as u8],
+        2 => vec![0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, random(256) as u8],
+        3 => vec![0xd3, 0x80, 0, 0, 0, 0, 0, 0, random(256) as u8],
+        4 => vec![random(128) as u8],
+        5 => {
+            let values = [0.5, -1e300, f64::MIN_POSITIVE, 1e21, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+            [&[0xcb][..], &values[random(7)].to_be_bytes()].concat()
+        }
+        6 => [&[0xca][..], &(random(1000) as f32 / 7.0).to_be_bytes()].concat(),
+        7 => {
+            let bytes = bytes(random);
+            [&[0xc4, bytes.len() as u8][..], &bytes].concat()
+        }
+        8 => vec![0xd4, random(128) as u8, 7],
+        9 => text(&bytes(random)),
+        10 => {
+            let n = random(4);
+            let items: Vec<u8> = (0..n).flat_map(|_| any_value(random, depth - 1)).collect();
+            [&[0x90 | n as u8][..], &items].concat()
+        }
+        _ => {
+            let n = random(4);
+            let items: Vec<u8> =
+                (0..n).flat_map(|_| [text(&bytes(random)), any_value(random, depth - 1)].concat()).collect();
+            [&[0x80 | n as u8][..], &items].concat()
+        }
+    }
+}
+
+#[test]
+fn records_of_every_kind_are_json_in_a_body_that_is_json() {
+    for lines in ["", "log_key log"] {
+        let aws = CloudWatch::start();
+        let router = plain(&aws, lines);
+        let mut random = numbers();
+        let count = 400;
+        let entries: Vec<_> = (0..count)
+            .map(|n| {
+                let value = any_value(&mut random, 3);
+                let record =
+                    [&[0x82][..], &text(b"n"), &[0xcd, (n >> 8) as u8, n as u8], &text(b"log"), &value];
+                entry_of(now(), &record.concat())
+            })
+            .collect();
+        Sender::new(&router).deliver("app", &entries);
+        let messages = aws.messages("g", "s");
+        if lines.is_empty() {
+            assert_eq!(messages.len(), count);
+            for (n, message) in messages.iter().enumerate() {
+                let record: serde_json::Value =
+                    serde_json::from_str(message).unwrap_or_else(|e| panic!("{e} in {message}"));
+                assert_eq!(record["n"], n);
+            }
+        }
+        let ended = stop(router);
+        let sum: u64 = ["delivered", "dropped_empty", "dead_lettered"]
+            .iter()
+            .map(|name| ended.ledger.output("cloudwatch_logs.0", name))
+            .sum();
+        assert_eq!(sum, count as u64);
+        assert_eq!(ended.ledger.output("cloudwatch_logs.0", "delivered"), messages.len() as u64);
+    }
 }

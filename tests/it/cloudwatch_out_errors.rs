@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use crate::strict_cloudwatch::{Answer, CloudWatch, Rule};
+use crate::strict_cloudwatch::{Answer, CloudWatch, Options, Rule};
 use crate::support::cloudwatch::{
-    LETTERS, NAMES, Sender, called, conf, entry_at, first_of_each, letters, line, now, plain, start, stop,
-    stored,
+    LETTERS, NAMES, Sender, called, conf, entry_at, first_of_each, key, letters, line, now, plain, start,
+    stop, stored,
 };
 use crate::support::eventually;
-use crate::support::router::Ended;
+use crate::support::router::{Ended, free_port};
 
 const LABEL: &str = "cloudwatch_logs.0";
 
@@ -443,6 +443,62 @@ fn order_within_a_stream_holds_whatever_goes_wrong() {
         assert!(order.is_sorted(), "stream {stream} is out of order");
     }
     assert_eq!(aws.in_flight().1, 1);
+}
+
+#[test]
+fn a_stream_that_is_not_seen_at_once_after_it_was_created_is_waited_for() {
+    let aws = CloudWatch::start();
+    let missing = Answer::Error { status: 400, name: "ResourceNotFoundException", retry_after: None };
+    aws.fault(Rule::put(missing).times(4));
+    let router = plain(&aws, "log_key log\nRetry_Limit no_retries");
+    Sender::new(&router).deliver("app", &lines(10));
+    assert_eq!(aws.messages("g", "s"), numbers(10));
+    let ended = stop(router);
+    assert_eq!(counted(&ended, &["delivered", "dead_lettered"]), [10, 0]);
+}
+
+#[test]
+fn nobody_listens_at_first_and_again_in_the_middle_and_all_arrives() {
+    let port = free_port();
+    let aws = CloudWatch::start_with(Options { port, ..Options::default() });
+    let router_conf = conf(&aws, LETTERS, &format!("{NAMES}\nlog_key log"));
+    drop(aws);
+    let router = start(&router_conf);
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &[line("0")], "1");
+    router.says("nobody listens there");
+    let aws = CloudWatch::start_with(Options { port, ..Options::default() });
+    client.expect("1");
+    assert_eq!(aws.messages("g", "s"), ["0"]);
+    drop(aws);
+    client.send_to_ack("app", &[line("1")], "2");
+    client.expect_silence();
+    let aws = CloudWatch::start_with(Options { port, ..Options::default() });
+    client.expect("2");
+    assert_eq!(aws.messages("g", "s"), ["1"]);
+    stop(router);
+}
+
+#[test]
+fn what_was_given_up_comes_back_with_replay() {
+    let aws = ready();
+    aws.fault(Rule::put(Answer::INTERNAL).always());
+    let router = plain(&aws, "log_key log\nRetry_Limit no_retries");
+    Sender::new(&router).deliver("app", &lines(10));
+    let ended = stop(router);
+    assert_eq!(letters(ended.dir.path()).len(), 10);
+    aws.heal();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_firelane"))
+        .arg("replay")
+        .arg(ended.dir.path().join("dead"))
+        .arg("-c")
+        .arg(ended.dir.path().join("router.conf"))
+        .arg("--remove")
+        .envs(key())
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(aws.messages("g", "s"), numbers(10));
 }
 
 #[test]

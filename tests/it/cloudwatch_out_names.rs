@@ -5,8 +5,8 @@ use crate::support::cloudwatch::{
     LETTERS, Sender, conf, conf_of, directory, entry_of, environment, key, line, line_with, nested, now,
     start, stop,
 };
-use crate::support::forward::map;
-use crate::support::router::Router;
+use crate::support::forward::{ack, map, text};
+use crate::support::router::{Client, Router};
 
 /// The groups and streams that have events.
 fn names(aws: &CloudWatch) -> Vec<(String, String)> {
@@ -177,4 +177,19 @@ fn names_that_cannot_be_are_refused_before_the_start() {
         let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         assert!(out.status.code() == Some(2) && said.contains(words), "{lines}: {said}");
     }
+}
+
+#[test]
+fn a_tag_that_is_no_text_is_a_stream_all_the_same() {
+    let aws = CloudWatch::start();
+    let router = start(&conf(&aws, LETTERS, "auto_create_group on\nlog_group_name g\nlog_stream_prefix p-"));
+    let mut client = router.unix();
+    let option = map(&[(b"chunk", b"1")]);
+    let run = line("a");
+    let message = [&[0x93][..], &text(b"a\xffb"), &[0xc4, run.len() as u8], &run, &option].concat();
+    client.send(&message);
+    client.expect(&ack("1"));
+    let made = names(&aws).pop().unwrap();
+    assert!(made.1.starts_with("p-a") && made.1.ends_with('b'), "{made:?}");
+    stop(router);
 }

@@ -38,13 +38,15 @@ pub(crate) const KEY: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxR
 pub(crate) struct Options {
     pub(crate) region: String,
     pub(crate) tls: bool,
+    /// 0: any that is free.
+    pub(crate) port: u16,
     /// How long the credentials hold that it gives.
     pub(crate) lifetime: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { region: "eu-west-1".to_owned(), tls: false, lifetime: Duration::from_secs(3600) }
+        Options { region: "eu-west-1".to_owned(), tls: false, port: 0, lifetime: Duration::from_secs(3600) }
     }
 }
 
@@ -82,7 +84,7 @@ impl CloudWatch {
 
     pub(crate) fn start_with(options: Options) -> CloudWatch {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", options.port))).unwrap();
         let tls = options.tls.then(acceptor);
         let port = listener.local_addr().unwrap().port();
         let key = Key { secret: KEY.1.to_owned(), token: None, expires: None, allowed: true };

@@ -169,10 +169,13 @@ pub(crate) fn letters(dir: &Path) -> Vec<(String, String)> {
     file.lines().map(letter).collect()
 }
 
-/// Stops the router: nothing may be left in it, and it may not have dropped anything.
+/// Stops the router: nothing may be left in it, it may not have dropped anything, and no secret may be in its log.
 pub(crate) fn stop(router: Router) -> Ended {
     let ended = router.stop();
     assert_eq!(ended.code, Some(0), "{}", ended.messages);
+    for secret in [KEY.1, "secret/", "token=="] {
+        assert!(!ended.messages.contains(secret), "a secret in the log: {}", ended.messages);
+    }
     ended
 }
 
