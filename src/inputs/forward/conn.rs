@@ -33,6 +33,8 @@ const SMALL: usize = 8 * 1024;
 const PLENTY: usize = 1 << 20;
 /// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
 const MAX_DUE: usize = 4096;
+/// How long the right to pass the budget is kept while what was read with it waits for an output.
+const PASSED: Duration = Duration::from_millis(100);
 /// A frame that stands still within this long gives up its memory, by closing its connection, if others wait for it.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -229,7 +231,7 @@ impl Connection {
                             // Fair: the next connection's turn.
                             tokio::task::yield_now().await;
                         }
-                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => self.give_back(),
+                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => drop(self.give_back()),
                         Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return End::Eof,
                         Err(e) => return End::Io(e),
                     }
@@ -249,14 +251,14 @@ impl Connection {
         self.conn.shutdown_read()
     }
 
-    /// Gives back what the budget lent for a read and is not needed for what is buffered.
-    fn give_back(&mut self) {
+    /// Gives back what the budget lent for a read and is not needed for what is buffered; the right to pass the budget
+    /// is the caller's to drop.
+    fn give_back(&mut self) -> Option<OwnedSemaphorePermit> {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
             self.need = 1;
-            self.oversize = None;
             self.charge.shrink_to(0);
-            return;
+            return self.oversize.take();
         }
         if self.buf.len() <= SMALL && self.need <= READ {
             // The beginning of a small frame: 500 clients that are each within a line must not hold a read's worth of
@@ -264,9 +266,7 @@ impl Connection {
             self.buf = BytesMut::from(self.buf.as_ref());
         }
         self.charge.shrink_to(self.buf.capacity() as u64);
-        if self.charge.bytes() <= READ as u64 {
-            self.oversize = None;
-        }
+        if self.charge.bytes() <= READ as u64 { self.oversize.take() } else { None }
     }
 
     /// Decodes every whole frame in the buffer and passes the records on.
@@ -313,8 +313,23 @@ impl Connection {
             self.need = 1;
         }
         // The read's memory is given back before the wait for an output: it is the records that wait, once.
-        self.give_back();
-        self.flush(&mut acks).await?;
+        let passed = self.give_back();
+        let flush = self.flush(&mut acks);
+        tokio::pin!(flush);
+        // What was read past the budget waits with the right to do so: else one connection after the other would pass it,
+        // and all of them would wait. Not for ever: an output may be dead, and others' sources need that right.
+        let done = match passed {
+            Some(passed) => {
+                let done = tokio::time::timeout(PASSED, flush.as_mut()).await;
+                drop(passed);
+                done.ok()
+            }
+            None => None,
+        };
+        match done {
+            Some(done) => done?,
+            None => flush.await?,
+        }
         fatal.map_or(Ok(()), |f| Err(End::Fatal(f)))
     }
 
