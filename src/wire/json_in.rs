@@ -84,6 +84,17 @@ pub fn object_into(text: &[u8], fields: &mut Fields) -> Result<(), Error> {
     read
 }
 
+/// Appends the string that `text` begins with, from its opening quote on, and says where it ends.
+///
+/// # Errors
+/// See [`Error`]; then `out` may have grown.
+#[inline]
+pub(super) fn string_into(text: &[u8], out: &mut Vec<u8>) -> Result<usize, Error> {
+    let mut reader = Reader { text, pos: 0 };
+    reader.string(out)?;
+    Ok(reader.pos)
+}
+
 struct Reader<'t> {
     text: &'t [u8],
     pos: usize,
@@ -398,7 +409,7 @@ impl Reader<'_> {
 
 /// How many bytes stand before the first quote or backslash.
 #[inline]
-fn plain(text: &[u8]) -> usize {
+pub(super) fn plain(text: &[u8]) -> usize {
     // Keys and most values end within a few words; for longer ones a vector search pays.
     const SHORT: usize = 4;
     let mut words = text.as_chunks::<8>().0.iter();

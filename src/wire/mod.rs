@@ -1,5 +1,6 @@
 //! Pure codecs: no socket, no file, no clock.
 
+pub mod cloudwatch_in;
 pub mod entry;
 pub mod forward;
 pub mod forward_send;
@@ -11,3 +12,4 @@ pub mod json_in;
 pub mod json_scan;
 pub mod msgpack;
 pub mod print;
+pub mod sigv4;
