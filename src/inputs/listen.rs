@@ -1,7 +1,11 @@
 //! What inputs that listen share: their address and TLS settings, and the loop that accepts.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::InputContext;
 use crate::config::{Diagnostics, Settings};
@@ -14,18 +18,21 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Where to listen and how.
 pub(super) struct Address {
-    host: String,
-    port: u16,
+    place: Place,
     tls: Option<ServerTls>,
+    /// Connections at a time.
+    most: usize,
+}
+
+enum Place {
+    Tcp(String, u16),
+    Unix(String, Option<u32>),
 }
 
 impl Address {
-    /// Reads `listen`, `port` and `tls.*`. `None` after an error.
+    /// Reads `listen`, `port`, `unix_path`, `unix_perm` and `tls.*`. `None` after an error.
     pub(super) fn read(s: &Settings, diags: &mut Diagnostics) -> Option<Address> {
-        let Some(port) = s.int("port").and_then(|p| u16::try_from(p).ok()) else {
-            s.error(diags, "port", "a port is a number from 0 to 65535");
-            return None;
-        };
+        let place = Place::read(s, diags)?;
         let tls = if s.bool("tls") {
             let files = TlsFiles {
                 cert: s.str("tls.crt_file"),
@@ -39,7 +46,23 @@ impl Address {
         } else {
             None
         };
-        Some(Address { host: s.str("listen").unwrap_or("0.0.0.0").to_owned(), port, tls })
+        Some(Address { place, tls, most: Semaphore::MAX_PERMITS })
+    }
+
+    /// Accepts no more connections at a time; others wait in the kernel's queue.
+    pub(super) fn most(self, most: usize) -> Address {
+        Address { most, ..self }
+    }
+
+    /// Whether nobody on another machine can connect.
+    pub(super) fn is_local(&self) -> bool {
+        match &self.place {
+            Place::Unix(..) => true,
+            Place::Tcp(host, _) => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }
+        }
     }
 
     /// Opens the port and starts the task that accepts; `serve` is run for each connection until it ends.
@@ -54,26 +77,53 @@ impl Address {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = Listener::tcp(&self.host, self.port).await?;
+        let listener = match &self.place {
+            Place::Tcp(host, port) => Listener::tcp(host, *port).await?,
+            Place::Unix(path, perm) => Listener::unix(path, *perm).await?,
+        };
         tracing::info!(input = %cx.label, address = %listener.name(), "listening");
         let tasks = cx.tasks.clone();
-        tasks.spawn(format!("{} listener", cx.label), accept(listener, self.tls, cx, serve));
+        let room = Arc::new(Semaphore::new(self.most));
+        tasks.spawn(format!("{} listener", cx.label), accept(listener, self.tls, room, cx, serve));
         Ok(())
+    }
+}
+
+impl Place {
+    fn read(s: &Settings, diags: &mut Diagnostics) -> Option<Place> {
+        if let Some(path) = s.str("unix_path") {
+            let perm = match s.str("unix_perm").map(|p| u32::from_str_radix(p, 8)) {
+                Some(Ok(perm)) if perm <= 0o7777 => Some(perm),
+                None => None,
+                Some(_) => {
+                    s.error(diags, "unix_perm", "permissions are octal digits such as 0666");
+                    return None;
+                }
+            };
+            return Some(Place::Unix(path.to_owned(), perm));
+        }
+        let Some(port) = s.int("port").and_then(|p| u16::try_from(p).ok()) else {
+            s.error(diags, "port", "a port is a number from 0 to 65535");
+            return None;
+        };
+        Some(Place::Tcp(s.str("listen").unwrap_or("0.0.0.0").to_owned(), port))
     }
 }
 
 async fn accept<F>(
     listener: Listener,
     tls: Option<ServerTls>,
+    room: Arc<Semaphore>,
     cx: InputContext,
     serve: impl Fn(InputContext, Conn) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let begin = |conn: Conn| {
+    let begin = |conn: Conn, permit| {
         cx.totals.pipeline.connections.fetch_add(1, Relaxed);
         let (tls, serve, connection_cx) = (tls.clone(), serve.clone(), cx.clone());
         cx.tasks.spawn(format!("{} connection", cx.label), async move {
+            let _permit = permit;
             if let Some(conn) = open(conn, tls.as_ref(), &connection_cx).await {
                 serve(connection_cx, conn).await;
             }
@@ -81,11 +131,15 @@ async fn accept<F>(
     };
     let mut stop = cx.stop.clone();
     loop {
+        let accepted = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            listener.accept().await.map(|conn| (conn, permit.ok()))
+        };
         tokio::select! {
             biased;
             _ = stop.draining() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(conn) => begin(conn),
+            accepted = accepted => match accepted {
+                Ok((conn, permit)) => begin(conn, permit),
                 Err(e) => {
                     tracing::warn!(input = %cx.label, cause = %e, "cannot accept a connection, trying again");
                     tokio::time::sleep(RETRY).await;
@@ -94,7 +148,7 @@ async fn accept<F>(
         }
     }
     // Those that the kernel has queued are served: their clients believe that they are connected.
-    listener.close_for_drain().into_iter().for_each(begin);
+    listener.close_for_drain().into_iter().for_each(|conn| begin(conn, None));
 }
 
 /// The TLS handshake, where configured. `None`: the peer left without a word, or it failed and was reported.

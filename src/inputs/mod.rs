@@ -6,6 +6,7 @@
 //! To add one: a file with a `KIND`, a row in [`KINDS`].
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +21,7 @@ pub use crate::rt::Meter;
 use crate::rt::{Budget, Stop, Tasks};
 use crate::text::Library;
 
+mod cloudwatch;
 mod dummy;
 mod forward;
 mod listen;
@@ -31,7 +33,7 @@ mod tcp;
 mod testing;
 
 /// Every input there is.
-pub const KINDS: &[&InputKind] = &[&dummy::KIND, &forward::KIND, &stdin::KIND, &tcp::KIND];
+pub const KINDS: &[&InputKind] = &[&cloudwatch::KIND, &dummy::KIND, &forward::KIND, &stdin::KIND, &tcp::KIND];
 
 /// A row of the table.
 pub struct InputKind {
@@ -84,6 +86,8 @@ pub struct InputContext {
     pub totals: Arc<Totals>,
     /// Makes an intake, one for each connection or source.
     pub intakes: Arc<IntakeMaker>,
+    /// Where an input may keep what it must know after a restart, in a directory of its own: `storage.path`.
+    pub state: Option<PathBuf>,
     /// Asks the process to drain and end (standard input has ended).
     pub end_process: Arc<Notify>,
 }

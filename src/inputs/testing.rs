@@ -153,6 +153,7 @@ impl Bench {
             intakes: Arc::new(move |_| {
                 Box::new(Recorder { passed: Arc::clone(&p), changed: Arc::clone(&c), collected: 0 })
             }),
+            state: None,
             end_process: Arc::default(),
         };
         Bench { cx, passed, changed, stopper }

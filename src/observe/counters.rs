@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub enum Refusal {
     /// It could not be decoded: torn, not a map, too deep, unknown time, a bomb.
     Undecodable,
+    /// Its time is too far from now; its sender is told which.
+    OutsideTime,
 }
 
 /// Why an output gave a record up.
@@ -78,7 +80,7 @@ pub struct Pipeline {
     pub received: AtomicU64,
     /// Made by a filter (copies of rewrite_tag, pieces of a split record).
     pub made: AtomicU64,
-    /// Not taken in: undecodable.
+    /// Not taken in: undecodable, or of a time that is not taken.
     pub refused: AtomicU64,
     /// Dropped by a filter on purpose.
     pub filtered: AtomicU64,

@@ -620,12 +620,14 @@ impl Intake for Collector {
     }
 
     fn refuse(&mut self, why: Refusal, count: u64, tag: &[u8], bytes: &[u8], reason: &str) {
-        self.collected += self.refusals.add(count, tag, bytes, reason);
+        match why {
+            Refusal::Undecodable => self.collected += self.refusals.add(count, tag, bytes, reason),
+            // Its sender has it, and knows.
+            Refusal::OutsideTime => {}
+        }
         let p = &self.wiring.totals.pipeline;
         p.received.fetch_add(count, Relaxed);
-        match why {
-            Refusal::Undecodable => p.refused.fetch_add(count, Relaxed),
-        };
+        p.refused.fetch_add(count, Relaxed);
     }
 
     fn collected(&self) -> usize {

@@ -260,6 +260,7 @@ impl Pipeline {
                 tasks: sources.clone(),
                 totals: Arc::clone(&totals),
                 intakes: Arc::new(move |_| Box::new(Collector::new(Arc::clone(&wiring), keeping.clone()))),
+                state: service.storage.path.clone(),
                 end_process: Arc::clone(&end_process),
             };
             if let Err(message) = planned.input.start(cx).await {

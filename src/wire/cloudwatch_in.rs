@@ -137,6 +137,13 @@ impl Frame {
         Frame { head, tail, time: if metadata.is_some() { 2 } else { 1 } }
     }
 
+    /// Most bytes that `body` becomes, unless it is full of bytes that are no UTF-8: messages do not grow, and an event
+    /// has at least thirty bytes.
+    pub fn most(&self, body: &[u8]) -> usize {
+        let each = self.head.len() + self.tail.len() + 5;
+        body.len() + (body.len() / 30).min(MAX_EVENTS) * each
+    }
+
     /// Puts the time into the entry that begins at `mark`.
     fn set_time(&self, out: &mut Vec<u8>, mark: usize, millis: i64) {
         let time = Time::new(millis.div_euclid(1000), millis.rem_euclid(1000) as u32 * 1_000_000);

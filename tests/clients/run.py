@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real client libraries against the router: every record once, whole, in order.
+"""Real clients against the router, of forward and of CloudWatch Logs: every record once, whole, in order.
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
@@ -15,6 +15,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 import cloudwatch
+import cloudwatch_input
 import send
 from support import suite
 from support.router import FOREIGN, TOP, Router, free_port
@@ -108,7 +109,7 @@ def aiofluent_python_over_tcp():
 
 TESTS = [fluent_logger_over_tcp, fluent_logger_over_the_unix_socket, fluent_logger_with_nanoseconds,
          fluent_logger_async, fluent_logger_as_logging_handler, aiofluent_over_tcp, aiofluent_python_over_tcp,
-         *cloudwatch.TESTS]
+         *cloudwatch.TESTS, *cloudwatch_input.TESTS]
 
 if __name__ == "__main__":
     sys.exit(suite.run(TESTS, sys.argv[1:]))

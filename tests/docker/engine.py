@@ -32,15 +32,17 @@ def missing():
 
 
 class Engine:
-    """dockerd and the containers it runs. Use as a context."""
+    """dockerd and the containers it runs. Use as a context. `credentials` go into dockerd's environment: that is
+    where its awslogs driver looks for them."""
 
-    def __init__(self):
+    def __init__(self, credentials=None):
         why = missing()
         if why:
             raise Skip(why)
         self.base = tempfile.mkdtemp(prefix="fl-docker-")
         self.socket = os.path.join(self.base, "docker.sock")
         self.environment = dict(os.environ, DOCKER_HOST="unix://" + self.socket, DOCKER_CONFIG=self.base)
+        self.credentials = dict(os.environ, **credentials or {})
         self.client, self.process, self.containers = find("docker"), None, []
 
     def __enter__(self):
@@ -65,7 +67,7 @@ class Engine:
                  "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--storage-driver", "vfs",
                  "--exec-opt", "native.cgroupdriver=cgroupfs", "--log-level", "warn",
                  "--containerd-namespace", name, "--containerd-plugins-namespace", name + "p"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.credentials)
         up = lambda: self.process.poll() is not None or self.docker("version", check=False).returncode == 0
         eventually(lambda: "dockerd answers:\n" + self.messages(), up, 60, 0.2)
         assert self.process.poll() is None, "dockerd ended at start:\n" + self.messages()

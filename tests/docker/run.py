@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""End-to-end tests with a real Docker engine and its `fluentd` log driver.
+"""End-to-end tests with a real Docker engine and its `fluentd` and `awslogs` log drivers.
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
@@ -11,6 +11,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import awslogs
 import durable
 import encoding
 import lossless
@@ -25,4 +26,5 @@ def stop(*_):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS, sys.argv[1:]))
+    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS,
+                       sys.argv[1:]))

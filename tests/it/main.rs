@@ -8,6 +8,7 @@
 
 mod acks;
 mod bad_input;
+mod cloudwatch_in;
 mod cloudwatch_out;
 mod cloudwatch_out_batches;
 mod cloudwatch_out_crash;

@@ -5,6 +5,7 @@
 pub(crate) mod certs;
 pub(crate) mod cloudwatch;
 pub(crate) mod forward;
+pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod peer;
 pub(crate) mod router;
