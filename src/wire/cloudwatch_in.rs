@@ -23,6 +23,8 @@ pub const MAX_EVENTS: usize = 10_000;
 pub const MAX_SPAN: i64 = 24 * 3600 * 1000;
 /// Levels of maps and arrays in what is passed over.
 const MAX_DEPTH: usize = 32;
+/// Where names are looked for that come after the events.
+const TAIL: usize = 4096;
 
 /// Why a call is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum Refused {
     /// A value that is not allowed: `InvalidParameterException`.
     #[error("{0}")]
     Value(String),
+    /// Nothing is wrong: the names are not where they seemed to be. Read the outline again, all of it.
+    #[error("The names are not where they seemed to be.")]
+    Misled,
 }
 
 const NO_JSON: Refused = Refused::Shape("The request body is not valid JSON.");
@@ -61,6 +66,8 @@ pub struct Outline<'b> {
     events: usize,
     /// Whether all of the body has been looked at.
     whole: bool,
+    /// Whether the names are those that stand near the end; to be confirmed.
+    guessed: bool,
 }
 
 impl<'b> Outline<'b> {
@@ -71,7 +78,7 @@ impl<'b> Outline<'b> {
     pub fn read(body: &'b [u8], all: bool) -> Result<Self, Refused> {
         let mut at = Cursor { text: body, pos: 0 };
         let (mut group, mut stream, mut token, mut events) = (None, None, None, None);
-        let mut whole = true;
+        let (mut whole, mut guessed) = (true, false);
         at.blanks();
         if at.peek()? != b'{' {
             return Err(NO_MAP);
@@ -87,9 +94,18 @@ impl<'b> Outline<'b> {
                 token = at.text()?;
             } else if key.is("logEvents") {
                 events = (at.peek()? != b'n').then_some(at.pos);
-                if !all && events.is_some() && group.is_some() && stream.is_some() {
-                    whole = false;
-                    break;
+                if !all && events.is_some() {
+                    if group.is_none()
+                        && stream.is_none()
+                        && let Some(name) = name_at_end(body, at.pos, "\"logGroupName\"")
+                        && let Some(other) = name_at_end(body, at.pos, "\"logStreamName\"")
+                    {
+                        (group, stream, guessed) = (Some(name), Some(other), true);
+                    }
+                    if group.is_some() && stream.is_some() {
+                        whole = false;
+                        break;
+                    }
                 }
                 at.skip()?;
             } else {
@@ -107,8 +123,29 @@ impl<'b> Outline<'b> {
             events: events.ok_or_else(|| missing("logEvents"))?,
             token,
             whole,
+            guessed,
         })
     }
+}
+
+impl Outline<'_> {
+    /// Whether [`entries`] still has to find that the names are those of the call.
+    pub fn is_guessed(&self) -> bool {
+        self.guessed
+    }
+}
+
+/// A name among the last bytes of a body, where Go's SDK puts it: so the events need not be passed over first. Within a
+/// string the quote before the key would be escaped; other doubts are for [`entries`] to settle.
+fn name_at_end<'b>(body: &'b [u8], from: usize, key: &str) -> Option<Cow<'b, str>> {
+    let start = from.max(body.len().saturating_sub(TAIL));
+    let found = start + memchr::memmem::rfind(body.get(start..)?, key.as_bytes())?;
+    if body.get(found.checked_sub(1)?) == Some(&b'\\') {
+        return None;
+    }
+    let mut at = Cursor { text: body, pos: found };
+    at.key().ok()?;
+    at.text().ok()?
 }
 
 /// What every entry of a batch has in common, encoded.
@@ -204,7 +241,7 @@ pub fn entries(
     let mut reader = Reader { at: Cursor { text: body, pos: outline.events }, frame, times, clean, size: 0 };
     let read = reader.list(out).and_then(|batch| {
         if !outline.whole {
-            reader.rest()?;
+            reader.rest(outline)?;
         }
         Ok(batch)
     });
@@ -355,12 +392,20 @@ impl Reader<'_> {
     }
 
     /// What follows the events.
-    fn rest(&mut self) -> Result<(), Refused> {
+    fn rest(&mut self, outline: &Outline<'_>) -> Result<(), Refused> {
+        let (mut group, mut stream) = (!outline.guessed, !outline.guessed);
         while self.at.goes_on(b'}')? {
-            self.at.key()?;
-            self.at.skip()?;
+            let key = self.at.key()?;
+            if outline.guessed && key.is("logGroupName") {
+                group = self.at.text()?.as_ref() == Some(&outline.group);
+            } else if outline.guessed && key.is("logStreamName") {
+                stream = self.at.text()?.as_ref() == Some(&outline.stream);
+            } else {
+                self.at.skip()?;
+            }
         }
-        self.at.end()
+        self.at.end()?;
+        if group && stream { Ok(()) } else { Err(Refused::Misled) }
     }
 }
 

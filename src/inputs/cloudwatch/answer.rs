@@ -75,6 +75,8 @@ impl From<Refused> for Error {
         match refused {
             Refused::Shape(message) => Error::new("SerializationException", message),
             Refused::Value(message) => Error::parameter(message),
+            // Whoever reads a body reads it again then.
+            Refused::Misled => Error::new("SerializationException", refused.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! what AWS refuses; no room in time (nothing was taken); an output gives the batch up, or has it for longer than
 //! `hold_max` (a repeat of the call joins it).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use super::access::Access;
 use super::answer::Error;
 use super::body::Received;
-use super::inside::Inside;
+use super::inside::{Inside, Waiter};
 use super::journal::Journal;
 use super::lane::{self, Shared, Work};
 use super::names::Names;
@@ -25,7 +26,7 @@ use super::settings::Settings;
 use super::window::{Key, Window};
 use crate::inputs::InputContext;
 use crate::record::Time;
-use crate::wire::cloudwatch_in::{Batch, Frame, Outline, Times, entries};
+use crate::wire::cloudwatch_in::{Batch, Frame, Outline, Refused, Times, entries};
 use crate::wire::msgpack;
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -37,6 +38,16 @@ const TOO_NEW: i64 = 2 * 3600 * 1000;
 const FORMAT: &str = "x-amzn-logs-format";
 /// Longest value of it that is kept.
 const FORMAT_MOST: usize = 64;
+
+/// A body that was read.
+enum Parsed {
+    /// It is inside already.
+    Joined(Arc<Key>, Waiter),
+    /// Its entries.
+    New(Arc<Key>, Vec<u8>, Batch),
+    /// Its names are not where they seemed to be.
+    Misled,
+}
 
 /// One input at work.
 pub(super) struct Hub {
@@ -142,27 +153,15 @@ impl Hub {
         mut room: Room,
         patience: &Patience,
     ) -> Result<Vec<u8>, Error> {
-        let Received { bytes: body, hash } = received;
-        let outline = Outline::read(&body, false)?;
-        let now = Time::now().millis();
-        let token = || Outline::read(&body, true).ok()?.token.map(|t| t.into_owned());
-        let (group, stream) = (outline.group.as_ref(), outline.stream.as_ref());
-        let retention = self.names().find(group, stream, self.settings.create_on_put, token, now)?;
-        self.save();
-        let key = Arc::new(Key { group: group.into(), stream: stream.into() });
-        let waiter = match self.shared.inside.join(&hash) {
-            Some(waiter) => waiter,
-            None => {
-                let times = self.times(now, retention);
-                let frame = self.frame(&key, headers);
-                let mut out = Vec::new();
-                // Room for both, before anything is taken; what the entries take in truth is charged when it is known.
-                room.grow_to(body.capacity() + frame.most(&body), &self.cx, patience).await?;
-                patience.within(self.cx.meter.below_limit()).await.ok_or_else(full)?;
-                out.reserve_exact(body.len() + body.len() / 4);
-                let batch = entries(&body, &outline, &frame, times, &mut out)?;
-                drop(body);
-                out.shrink_to_fit();
+        let mut parsed = self.parse(headers, &received, false, &mut room, patience).await?;
+        if matches!(parsed, Parsed::Misled) {
+            parsed = self.parse(headers, &received, true, &mut room, patience).await?;
+        }
+        let (key, waiter) = match parsed {
+            Parsed::Joined(key, waiter) => (key, waiter),
+            Parsed::New(key, out, batch) => {
+                let hash = received.hash;
+                drop(received);
                 room.set(out.capacity());
                 let (waiter, new) = self.shared.inside.enter(hash, batch);
                 if new {
@@ -174,8 +173,9 @@ impl Hub {
                     };
                     self.send(&key, work, patience).await?;
                 }
-                waiter
+                (key, waiter)
             }
+            Parsed::Misled => return Err(Refused::Misled.into()),
         };
         match waiter.verdict(patience).await {
             Some(true) => {
@@ -185,6 +185,49 @@ impl Hub {
             }
             Some(false) => Err(Error::unavailable("an output gave the events up")),
             None => Err(Error::unavailable("the events are not delivered yet")),
+        }
+    }
+
+    /// Reads a body; `all` of it before anything is believed of its names.
+    async fn parse(
+        &self,
+        headers: &HeaderMap,
+        received: &Received,
+        all: bool,
+        room: &mut Room,
+        patience: &Patience,
+    ) -> Result<Parsed, Error> {
+        let body = &received.bytes;
+        let outline = Outline::read(body, all)?;
+        let now = Time::now().millis();
+        let guessed = outline.is_guessed();
+        // Nothing is made for names that are not certain.
+        let create = self.settings.create_on_put && !guessed;
+        let token = || {
+            if guessed { None } else { Outline::read(body, true).ok()?.token.map(Cow::into_owned) }
+        };
+        let (group, stream) = (outline.group.as_ref(), outline.stream.as_ref());
+        let retention = match self.names().find(group, stream, create, token, now) {
+            Err(_) if guessed => return Ok(Parsed::Misled),
+            found => found?,
+        };
+        self.save();
+        let key = Arc::new(Key { group: group.into(), stream: stream.into() });
+        if let Some(waiter) = self.shared.inside.join(&received.hash) {
+            return Ok(Parsed::Joined(key, waiter));
+        }
+        let frame = self.frame(&key, headers);
+        // Room for both, before anything is taken; what the entries take in truth is charged when it is known.
+        room.grow_to(body.capacity() + frame.most(body), &self.cx, patience).await?;
+        patience.within(self.cx.meter.below_limit()).await.ok_or_else(full)?;
+        let mut out = Vec::with_capacity(body.len() + body.len() / 4);
+        match entries(body, &outline, &frame, self.times(now, retention), &mut out) {
+            Err(Refused::Misled) => Ok(Parsed::Misled),
+            batch => {
+                let batch = batch?;
+                out.shrink_to_fit();
+                Ok(Parsed::New(key, out, batch))
+            }
         }
     }
 
