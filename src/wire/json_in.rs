@@ -339,8 +339,22 @@ impl Reader<'_> {
         out.extend_from_slice(&[0; 5]);
         loop {
             let rest = self.text.get(self.pos..).unwrap_or_default();
-            let plain = plain(rest);
-            out.extend_from_slice(rest.get(..plain).unwrap_or_default());
+            // JSON within a string has an escape every few bytes: copy a word, and take back what is after the escape.
+            let near =
+                rest.first_chunk::<8>().map(|bytes| (bytes, quote_or_backslash(u64::from_le_bytes(*bytes))));
+            let plain = match near {
+                Some((bytes, hit)) if hit != 0 => {
+                    let plain = (hit.trailing_zeros() / 8) as usize;
+                    out.extend_from_slice(bytes);
+                    out.truncate(out.len() - (8 - plain));
+                    plain
+                }
+                _ => {
+                    let plain = plain(rest);
+                    out.extend_from_slice(rest.get(..plain).unwrap_or_default());
+                    plain
+                }
+            };
             self.pos += plain + 1;
             match rest.get(plain) {
                 Some(b'"') => break,
@@ -415,7 +429,7 @@ pub(super) fn plain(text: &[u8]) -> usize {
     let mut words = text.as_chunks::<8>().0.iter();
     for (i, word) in words.by_ref().take(SHORT).enumerate() {
         let word = u64::from_le_bytes(*word);
-        let hit = zero_byte(word ^ 0x2222_2222_2222_2222) | zero_byte(word ^ 0x5c5c_5c5c_5c5c_5c5c);
+        let hit = quote_or_backslash(word);
         if hit != 0 {
             return i * 8 + (hit.trailing_zeros() / 8) as usize;
         }
@@ -428,6 +442,12 @@ pub(super) fn plain(text: &[u8]) -> usize {
         memchr::memchr2(b'"', b'\\', rest)
     };
     done + tail.unwrap_or(rest.len())
+}
+
+/// The high bit of the lowest byte that is a quote or a backslash (of higher bytes it may be set wrongly); 0: none is.
+#[inline]
+fn quote_or_backslash(word: u64) -> u64 {
+    zero_byte(word ^ 0x2222_2222_2222_2222) | zero_byte(word ^ 0x5c5c_5c5c_5c5c_5c5c)
 }
 
 /// The high bit of the lowest byte that is zero (of higher bytes it may be set wrongly).
