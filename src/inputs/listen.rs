@@ -24,8 +24,12 @@ pub(super) struct Address {
     most: usize,
 }
 
-enum Place {
+/// Where to listen.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Address and port.
     Tcp(String, u16),
+    /// Path and permissions of a unix socket.
     Unix(String, Option<u32>),
 }
 
@@ -33,19 +37,7 @@ impl Address {
     /// Reads `listen`, `port`, `unix_path`, `unix_perm` and `tls.*`. `None` after an error.
     pub(super) fn read(s: &Settings, diags: &mut Diagnostics) -> Option<Address> {
         let place = Place::read(s, diags)?;
-        let tls = if s.bool("tls") {
-            let files = TlsFiles {
-                cert: s.str("tls.crt_file"),
-                key: s.str("tls.key_file"),
-                ca: s.str("tls.ca_file"),
-                verify_client: s.bool("tls.verify_client_cert"),
-                min_version: s.str("tls.min_version"),
-                max_version: s.str("tls.max_version"),
-            };
-            Some(ServerTls::new(&files).map_err(|e| s.error(diags, "tls", e)).ok()?)
-        } else {
-            None
-        };
+        let tls = server_tls(s, diags)?;
         Some(Address { place, tls, most: Semaphore::MAX_PERMITS })
     }
 
@@ -77,10 +69,7 @@ impl Address {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = match &self.place {
-            Place::Tcp(host, port) => Listener::tcp(host, *port).await?,
-            Place::Unix(path, perm) => Listener::unix(path, *perm).await?,
-        };
+        let listener = self.place.open().await?;
         tracing::info!(input = %cx.label, address = %listener.name(), "listening");
         let tasks = cx.tasks.clone();
         let room = Arc::new(Semaphore::new(self.most));
@@ -89,8 +78,37 @@ impl Address {
     }
 }
 
+/// Reads `tls.*`. The outer `None` is an error, the inner one no TLS.
+#[allow(clippy::option_option, reason = "refused, or absent, or present")]
+pub(super) fn server_tls(s: &Settings, diags: &mut Diagnostics) -> Option<Option<ServerTls>> {
+    if !s.bool("tls") {
+        return Some(None);
+    }
+    let files = TlsFiles {
+        cert: s.str("tls.crt_file"),
+        key: s.str("tls.key_file"),
+        ca: s.str("tls.ca_file"),
+        verify_client: s.bool("tls.verify_client_cert"),
+        min_version: s.str("tls.min_version"),
+        max_version: s.str("tls.max_version"),
+    };
+    ServerTls::new(&files).map_err(|e| s.error(diags, "tls", e)).ok().map(Some)
+}
+
 impl Place {
-    fn read(s: &Settings, diags: &mut Diagnostics) -> Option<Place> {
+    /// Opens the port or the socket.
+    ///
+    /// # Errors
+    /// A sentence with the address and what to do.
+    pub(super) async fn open(&self) -> Result<Listener, String> {
+        match self {
+            Place::Tcp(host, port) => Listener::tcp(host, *port).await,
+            Place::Unix(path, perm) => Listener::unix(path, *perm).await,
+        }
+    }
+
+    /// Reads `listen`, `port`, `unix_path` and `unix_perm`. `None` after an error.
+    pub(super) fn read(s: &Settings, diags: &mut Diagnostics) -> Option<Place> {
         if let Some(path) = s.str("unix_path") {
             let perm = match s.str("unix_perm").map(|p| u32::from_str_radix(p, 8)) {
                 Some(Ok(perm)) if perm <= 0o7777 => Some(perm),

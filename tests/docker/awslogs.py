@@ -2,14 +2,12 @@
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 
 from engine import Engine
 from support.router import Router, free_port
 from support.suite import eventually
-from workload import count_lines, mixed, plain, same_lines
+from workload import Scratch, count_lines, mixed, plain, same_lines
 
 LINES = int(os.environ.get("DOCKER_LINES", "100000"))
 NAMES = ("web", "api", "db")
@@ -39,14 +37,11 @@ OUTPUT = """
 """
 
 
-class Task:
+class Task(Scratch):
     """A router with a file for each stream, and containers that log to it through awslogs."""
 
     def __init__(self, storage=False):
-        self.base = tempfile.mkdtemp(prefix="fl-awslogs-")
-        self.input, self.output = os.path.join(self.base, "in"), os.path.join(self.base, "out")
-        os.mkdir(self.input)
-        os.mkdir(self.output)
+        super().__init__("fl-awslogs-")
         self.port = free_port()
         conf = CONF.format(port=self.port, key=KEY, secret=SECRET,
                            storage="storage.path " + os.path.join(self.base, "storage") if storage else "",
@@ -60,13 +55,6 @@ class Task:
     def __enter__(self):
         self.router.start()
         return self
-
-    def __exit__(self, kind, *_):
-        self.router.kill()
-        if kind and os.environ.get("KEEP"):
-            print("kept: " + self.base)
-        else:
-            shutil.rmtree(self.base, ignore_errors=True)
 
     def options(self, name, *more):
         pairs = ["awslogs-region=eu-west-1", "awslogs-endpoint=http://127.0.0.1:%d" % self.port,

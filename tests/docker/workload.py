@@ -58,16 +58,31 @@ def count_lines(path):
     return total
 
 
-class Task:
-    """A temporary task: directory, configuration, router, the container's input lines."""
+class Scratch:
+    """A temporary directory for a router and for what containers read and it writes; kept on failure with KEEP set."""
 
-    def __init__(self, containers, storage=False, **configuration):
-        self.base = tempfile.mkdtemp(prefix="fl-task-")
-        if storage:
-            configuration["storage"] = os.path.join(self.base, "storage")
+    def __init__(self, prefix):
+        self.base = tempfile.mkdtemp(prefix=prefix)
         self.input, self.output = os.path.join(self.base, "in"), os.path.join(self.base, "out")
         os.mkdir(self.input)
         os.mkdir(self.output)
+        self.router = None
+
+    def __exit__(self, kind, *_):
+        self.router.kill()
+        if kind and os.environ.get("KEEP"):
+            print("kept: " + self.base)
+        else:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+
+class Task(Scratch):
+    """A temporary task: directory, configuration, router, the container's input lines."""
+
+    def __init__(self, containers, storage=False, **configuration):
+        super().__init__("fl-task-")
+        if storage:
+            configuration["storage"] = os.path.join(self.base, "storage")
         self.sock, self.port = os.path.join(self.base, "fluent.sock"), free_port()
         self.names = list(containers)
         self.conf = os.path.join(self.base, "fluent-bit.conf")
@@ -78,13 +93,6 @@ class Task:
 
     def __enter__(self):
         return self
-
-    def __exit__(self, kind, *_):
-        self.router.kill()
-        if kind and os.environ.get("KEEP"):
-            print("kept: " + self.base)
-        else:
-            shutil.rmtree(self.base, ignore_errors=True)
 
     def options(self, name, over, *more):
         """Docker's options as the ECS agent gives them; `over` is "unix" or "tcp"."""

@@ -68,17 +68,22 @@ fn an_answer_that_says_when_to_come_back_is_obeyed() {
     stop(router);
 }
 
+/// Ten records arrive once each where no failed attempt is allowed.
+fn ten_arrive_without_a_retry(aws: &CloudWatch) {
+    let router = plain(aws, "log_key log\nRetry_Limit no_retries");
+    Sender::new(&router).deliver("app", &lines(10));
+    assert_eq!(aws.messages("g", "s"), numbers(10));
+    let ended = stop(router);
+    assert_eq!(counted(&ended, &["delivered", "dead_lettered"]), [10, 0]);
+}
+
 #[test]
 fn throttled_creation_is_no_attempt_either() {
     let aws = CloudWatch::start();
     aws.fault(Rule::on("CreateLogStream", Answer::THROTTLING).times(3));
     aws.fault(Rule::on("CreateLogGroup", Answer::LIMIT_EXCEEDED).times(2));
     aws.fault(Rule::on("CreateLogGroup", Answer::ABORTED).times(1));
-    let router = plain(&aws, "log_key log\nRetry_Limit no_retries");
-    Sender::new(&router).deliver("app", &lines(10));
-    assert_eq!(aws.messages("g", "s"), numbers(10));
-    let ended = stop(router);
-    assert_eq!(counted(&ended, &["delivered", "dead_lettered"]), [10, 0]);
+    ten_arrive_without_a_retry(&aws);
 }
 
 #[test]
@@ -450,11 +455,7 @@ fn a_stream_that_is_not_seen_at_once_after_it_was_created_is_waited_for() {
     let aws = CloudWatch::start();
     let missing = Answer::Error { status: 400, name: "ResourceNotFoundException", retry_after: None };
     aws.fault(Rule::put(missing).times(4));
-    let router = plain(&aws, "log_key log\nRetry_Limit no_retries");
-    Sender::new(&router).deliver("app", &lines(10));
-    assert_eq!(aws.messages("g", "s"), numbers(10));
-    let ended = stop(router);
-    assert_eq!(counted(&ended, &["delivered", "dead_lettered"]), [10, 0]);
+    ten_arrive_without_a_retry(&aws);
 }
 
 #[test]

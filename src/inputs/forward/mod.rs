@@ -10,9 +10,10 @@ mod server;
 
 use std::sync::Arc;
 
+use super::listen::{Place, server_tls};
 use super::{BoxFuture, BuildContext, Input, InputContext, InputKind};
 use crate::config::{Diagnostics, Key, NET_INPUT, PluginInfo, Settings, TLS_INPUT, Type};
-use crate::net::{ServerTls, TlsFiles};
+use crate::net::ServerTls;
 use crate::wire::handshake::Credentials;
 
 pub(super) const KIND: InputKind = InputKind {
@@ -50,15 +51,8 @@ pub(super) const KIND: InputKind = InputKind {
     build,
 };
 
-/// Where to listen.
-#[derive(Debug)]
-enum Address {
-    Tcp(String, u16),
-    Unix(String, Option<u32>),
-}
-
 struct Forward {
-    address: Address,
+    place: Place,
     tls: Option<ServerTls>,
     credentials: Option<Arc<Credentials>>,
     max_frame: usize,
@@ -68,53 +62,16 @@ struct Forward {
 }
 
 fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Box<dyn Input>> {
-    let address = match s.str("unix_path") {
-        Some(path) => {
-            let perm = match s.str("unix_perm").map(|p| u32::from_str_radix(p, 8)) {
-                Some(Ok(perm)) if perm <= 0o7777 => Some(perm),
-                None => None,
-                Some(_) => {
-                    s.error(diags, "unix_perm", "permissions are octal digits such as 0666");
-                    return None;
-                }
-            };
-            Address::Unix(path.to_owned(), perm)
-        }
-        None => {
-            let Some(port) = s.int("port").and_then(|p| u16::try_from(p).ok()) else {
-                s.error(diags, "port", "a port is a number from 0 to 65535");
-                return None;
-            };
-            Address::Tcp(s.str("listen").unwrap_or("0.0.0.0").to_owned(), port)
-        }
-    };
+    let place = Place::read(s, diags)?;
     let credentials = credentials(s, diags)?;
-    let tls = if s.bool("tls") {
-        let files = TlsFiles {
-            cert: s.str("tls.crt_file"),
-            key: s.str("tls.key_file"),
-            ca: s.str("tls.ca_file"),
-            verify_client: s.bool("tls.verify_client_cert"),
-            min_version: s.str("tls.min_version"),
-            max_version: s.str("tls.max_version"),
-        };
-        match ServerTls::new(&files) {
-            Ok(tls) => Some(tls),
-            Err(e) => {
-                s.error(diags, "tls", e);
-                return None;
-            }
-        }
-    } else {
-        None
-    };
+    let tls = server_tls(s, diags)?;
     let max_frame = s.size("buffer_max_size").unwrap_or(6_144_000);
     if !(1024..=1 << 30).contains(&max_frame) {
         s.error(diags, "buffer_max_size", "the largest frame must be between 1K and 1G");
         return None;
     }
     Some(Box::new(Forward {
-        address,
+        place,
         tls,
         credentials: credentials.map(Arc::new),
         max_frame: max_frame as usize,

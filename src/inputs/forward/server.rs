@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::Forward;
 use super::conn::Connection;
 use super::frames::Settings;
-use super::{Address, Forward};
 use crate::inputs::InputContext;
+use crate::inputs::listen::Place;
 use crate::net::{Conn, Listener, ServerTls, random_printable};
 use crate::wire::handshake::{Credentials, Ping, Server};
 
@@ -25,12 +26,9 @@ struct Shared {
 }
 
 pub(super) async fn start(forward: Forward, cx: InputContext) -> Result<(), String> {
-    let listener = match &forward.address {
-        Address::Tcp(host, port) => Listener::tcp(host, *port).await?,
-        Address::Unix(path, perm) => Listener::unix(path, *perm).await?,
-    };
+    let listener = forward.place.open().await?;
     if forward.udp_heartbeat
-        && let Address::Tcp(host, port) = &forward.address
+        && let Place::Tcp(host, port) = &forward.place
     {
         let socket = tokio::net::UdpSocket::bind((host.as_str(), *port))
             .await

@@ -24,8 +24,8 @@ use self::batch::Writer;
 use self::message::Message;
 use self::names::Name;
 use self::run::Runner;
-use super::{BuildContext, Output, OutputKind, RetryPolicy};
-use crate::config::{Diagnostics, Key, NET_OUTPUT, PluginInfo, Settings, TLS_FILES, Type};
+use super::{Output, OutputKind, RetryPolicy};
+use crate::config::{Key, NET_OUTPUT, PluginInfo, TLS_FILES, Type};
 use crate::net::{AwsOptions, HttpClient, HttpOptions, aws};
 use crate::rt::Receiver;
 
@@ -157,18 +157,4 @@ impl Output for CloudWatch {
             runner.run(queue).await;
         })
     }
-}
-
-/// For the shared signature of `build`.
-type Built = Option<Box<dyn Output>>;
-
-fn built(output: CloudWatch) -> Built {
-    Some(Box::new(output))
-}
-
-/// What `build` works with.
-struct Reading<'a> {
-    s: &'a Settings,
-    cx: &'a BuildContext,
-    diags: &'a mut Diagnostics,
 }

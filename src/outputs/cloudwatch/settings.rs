@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::types::LogGroupClass;
 
+use super::CloudWatch;
 use super::api::Creation;
 use super::message::{Message, Oversize, TRUNCATED};
 use super::names::{Kind, Name};
-use super::{Built, CloudWatch, Reading, built};
 use crate::config::{Diagnostics, Settings};
 use crate::net::{AwsOptions, HttpOptions, random};
-use crate::outputs::BuildContext;
 use crate::outputs::peer::{client_tls, net};
+use crate::outputs::{BuildContext, Output};
 use crate::wire::json::Json;
 
 /// How long an answer may take unless `net.io_timeout` is set. Longer than the 20 s for which firelane's own input holds an
@@ -25,6 +25,15 @@ const RETENTIONS: [i64; 23] = [
 /// Longest message that may be configured, and shortest: a cut one has to hold its ending.
 const EVENT_MAX: i64 = 1_000_000;
 const EVENT_MIN: i64 = 64;
+
+type Built = Option<Box<dyn Output>>;
+
+/// What `build` works with.
+struct Reading<'a> {
+    s: &'a Settings,
+    cx: &'a BuildContext,
+    diags: &'a mut Diagnostics,
+}
 
 pub(super) fn build_logs(s: &Settings, cx: &BuildContext, diags: &mut Diagnostics) -> Built {
     let mut r = Reading { s, cx, diags };
@@ -126,7 +135,7 @@ impl Reading<'_> {
         let net = net(self.s, self.diags)?;
         let tls = client_tls(self.s, self.s.bool("tls.verify_hostname"), self.diags)?;
         let endpoint = self.endpoint(&region)?;
-        built(CloudWatch {
+        Some(Box::new(CloudWatch {
             group,
             stream,
             message,
@@ -154,7 +163,7 @@ impl Reading<'_> {
             },
             linger: self.cx.flush,
             retry: self.cx.retry,
-        })
+        }))
     }
 
     fn message(&mut self) -> Option<Message> {
