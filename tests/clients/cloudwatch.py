@@ -1,5 +1,4 @@
 """The CloudWatch Logs outputs against moto_server: put through the router, read back with boto3."""
-import contextlib
 import json
 import os
 import shutil
@@ -7,11 +6,10 @@ import subprocess
 import tempfile
 
 import send
-from support import suite
-from support.router import FOREIGN, TOP, Router, accepts, free_port
+from support.moto import moto, read
+from support.router import TOP, Router
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BIN = os.path.join(TOP, "target", "venv-aws", "bin")
 COUNT = 5_000
 CONF = """
 [SERVICE]
@@ -26,25 +24,6 @@ CONF = """
     auto_create_group on
     log_retention_days 7
 """
-
-
-@contextlib.contextmanager
-def moto(folder):
-    """A running moto_server; gives its address."""
-    if FOREIGN:
-        raise suite.Skip("the configuration has keys of firelane's own")
-    if not os.path.exists(os.path.join(BIN, "moto_server")):
-        raise suite.Skip("no target/venv-aws: run scripts/setup test")
-    port = free_port()
-    with open(os.path.join(folder, "moto.log"), "wb") as log:
-        process = subprocess.Popen([os.path.join(BIN, "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    try:
-        suite.eventually("moto_server accepts", lambda: accepts(port), 60)
-        yield "http://127.0.0.1:%d" % port
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def put_and_read_back(lines, group, stream, message):
@@ -64,20 +43,17 @@ def put_and_read_back(lines, group, stream, message):
                       "fluent_logger", "unix://" + path("in.sock"), "0", str(COUNT)]
             subprocess.run(client, check=True, capture_output=True, timeout=120)
             ledger = router.stop()
-            reader = [os.path.join(BIN, "python"), os.path.join(HERE, "read_logs.py"), endpoint, group, stream]
-            done = subprocess.run(reader, capture_output=True, text=True, timeout=120)
-            assert done.returncode == 0, "boto3 failed: " + done.stderr[-1500:]
-        read = json.loads(done.stdout)
+            read_back = read(endpoint, group, stream)
         assert ledger["routed"] == COUNT, ledger.line
-        times = [time for time, _ in read["events"]]
+        times = [time for time, _ in read_back["events"]]
         assert times == sorted(times)
-        came = [text for _, text in read["events"]]
+        came = [text for _, text in read_back["events"]]
         # moto sorts by time, and the times of this client are seconds.
         want = sorted(message(send.record(i)) for i in range(COUNT))
         assert len(came) == COUNT, "%d events expected, %d came" % (COUNT, len(came))
         for got, expected in zip(sorted(came), want):
             assert got == expected, "expected %r, came %r" % (expected, got)
-        return read
+        return read_back
     finally:
         if router:
             router.kill()

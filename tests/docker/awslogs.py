@@ -3,8 +3,10 @@ import json
 import os
 import re
 import signal
+import tempfile
 
 from engine import Engine
+from support.moto import moto, read
 from support.router import Router, free_port
 from support.suite import eventually
 from workload import Scratch, count_lines, mixed, plain, same_lines
@@ -37,20 +39,38 @@ OUTPUT = """
 """
 
 
+ONWARD = """
+[OUTPUT]
+    Name cloudwatch_logs
+    Match awslogs.*
+    region eu-west-1
+    endpoint {endpoint}
+    log_group_name other
+    log_stream_name other
+    log_group_template $log_group
+    log_stream_template $log_stream
+    log_key log
+    auto_create_group on
+"""
+
+
 class Task(Scratch):
     """A router with a file for each stream, and containers that log to it through awslogs."""
 
-    def __init__(self, storage=False):
+    def __init__(self, storage=False, onward=None):
         super().__init__("fl-awslogs-")
         self.port = free_port()
         conf = CONF.format(port=self.port, key=KEY, secret=SECRET,
                            storage="storage.path " + os.path.join(self.base, "storage") if storage else "",
                            type="storage.type filesystem" if storage else "")
         conf += "".join(OUTPUT.format(name=name, out=self.output) for name in NAMES)
+        if onward:
+            conf += ONWARD.format(endpoint=onward)
         with open(os.path.join(self.base, "router.conf"), "w") as f:
             f.write(conf)
         self.router = Router(os.path.join(self.base, "router.conf"), os.path.join(self.base, "router.log"),
-                             [self.port])
+                             [self.port], dict(os.environ, AWS_ACCESS_KEY_ID="writer", AWS_SECRET_ACCESS_KEY="secret",
+                                               AWS_EC2_METADATA_DISABLED="true", NO_PROXY="127.0.0.1"))
 
     def __enter__(self):
         self.router.start()
@@ -134,6 +154,23 @@ def awslogs_in_non_blocking_mode():
     return three_containers("mode=non-blocking", "max-buffer-size=256m", "awslogs-max-buffered-events=100000")
 
 
+def awslogs_on_to_moto():
+    """Into a file and on to moto_server, under the names the containers log to: every line once in both."""
+    lines = {name: [x for x in mixed(name, LINES // 3) if x] for name in NAMES}
+    with tempfile.TemporaryDirectory(prefix="fl-moto-") as folder, moto(folder) as endpoint, \
+            Engine(CREDENTIALS) as engine, Task(onward=endpoint) as task:
+        containers = [task.write(engine, name, lines[name]) for name in NAMES]
+        for name in NAMES:
+            task.arrived(name, len(lines[name]), 240)
+        task.finish(engine, containers)
+        ledger = task.router.stop()
+        for name in NAMES:
+            same_lines(name, text(lines[name]), task.logs(name))
+            same_lines(name, text(lines[name]), [repaired(e[1]) for e in read(endpoint, "shop", name)["events"]])
+    assert ledger.lost() == 0, ledger.line
+    return "%d lines" % sum(map(len, lines.values()))
+
+
 def awslogs_with_a_multiline_pattern():
     """Events of several lines come as the driver made them, each line with its end."""
     traces = [["%06d java.lang.IllegalStateException: boom" % i, "    at shop.Cart.add(Cart.java:%d)" % i,
@@ -180,5 +217,6 @@ def awslogs_with_a_wrong_key_does_not_start_a_container():
         task.router.stop()
 
 
-TESTS = [awslogs_in_blocking_mode_with_create_group, awslogs_in_non_blocking_mode, awslogs_with_a_multiline_pattern,
+TESTS = [awslogs_in_blocking_mode_with_create_group, awslogs_in_non_blocking_mode, awslogs_on_to_moto,
+         awslogs_with_a_multiline_pattern,
          a_container_that_logs_over_a_restart_of_the_router, awslogs_with_a_wrong_key_does_not_start_a_container]
