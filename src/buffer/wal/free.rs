@@ -17,6 +17,10 @@ use super::types::{Dropped, Freed, Kind, NewFrame, OwnerId, Seq};
 
 /// The log is thinned when less than this part of its segments is still owed.
 const THIN: u64 = 4;
+/// The next segment is made when this part of the one being filled is left.
+const EARLY: u64 = 2;
+/// The same while a thin segment is about to come free.
+const EARLY_THIN: u64 = 8;
 /// Bytes of frames copied with one sync.
 const COPY: u64 = 1 << 20;
 
@@ -52,10 +56,17 @@ impl Log {
             freed.segments += more.segments;
             freed.bytes += more.bytes;
         }
-        if self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity / 2) {
+        if self.is_next_needed() {
             self.spares.want();
         }
         Ok(freed)
+    }
+
+    /// Whether it is time for the segment after the one being filled to be there. Where a thin one is about to come free,
+    /// that is later: it serves as well, and zeroing another takes the disk from those who wait for their acks.
+    fn is_next_needed(&self) -> bool {
+        let early = if self.thin.is_some() { EARLY_THIN } else { EARLY };
+        self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity - s.capacity / early)
     }
 
     /// Owners that have come past a segment owe nothing of it.
@@ -160,9 +171,8 @@ impl Log {
         let used: u64 = self.main.iter().map(|s| s.capacity).sum();
         // A frame that several owe counts once: about as much as whoever owes most.
         let owed: u64 = self.main.iter().filter_map(|s| s.owed.values().map(|o| o.bytes).max()).sum();
-        let files = used + self.spares.count() as u64 * standard;
         let oldest = self.main.first().filter(|s| s.held == 0 && self.main.len() > 1).map(|s| s.piece.first);
-        let Some(oldest) = oldest.filter(|_| files > 2 * standard && owed < used / THIN) else {
+        let Some(oldest) = oldest.filter(|_| owed < used / THIN) else {
             self.thin = None;
             return false;
         };
@@ -174,7 +184,9 @@ impl Log {
             _ => now,
         };
         self.thin = Some((oldest, since));
-        now.duration_since(since) >= self.sync_every
+        let spares = self.spares.count() as u64;
+        let next = u64::from(spares == 0 && self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity / EARLY));
+        used + (spares + next) * standard > 2 * standard && now.duration_since(since) >= self.sync_every
     }
 
     /// Whether [`Log::maintain`] has something to do in a moment, though nothing happens.
