@@ -337,26 +337,37 @@ impl Reader<'_> {
         let mark = out.len();
         // Room for the longest header; what is too much is closed up at the end.
         out.extend_from_slice(&[0; 5]);
+        // JSON within a string has an escape every few bytes. What is short is put together here, without asking the vector
+        // for room each time.
+        let mut block = [0; BLOCK];
         loop {
-            let rest = self.text.get(self.pos..).unwrap_or_default();
-            // JSON within a string has an escape every few bytes: copy a word, and take back what is after the escape.
-            let near =
-                rest.first_chunk::<8>().map(|bytes| (bytes, quote_or_backslash(u64::from_le_bytes(*bytes))));
-            let plain = match near {
-                Some((bytes, hit)) if hit != 0 => {
-                    let plain = (hit.trailing_zeros() / 8) as usize;
-                    out.extend_from_slice(bytes);
-                    out.truncate(out.len() - (8 - plain));
-                    plain
-                }
-                _ => {
-                    let plain = plain(rest);
-                    out.extend_from_slice(rest.get(..plain).unwrap_or_default());
-                    plain
-                }
-            };
-            self.pos += plain + 1;
-            match rest.get(plain) {
+            let mut rest = self.text.get(self.pos..).unwrap_or_default();
+            let (mut filled, whole) = (0, rest.len());
+            let mut plain = 0;
+            while let Some(near) = rest.first_chunk::<10>()
+                && let Some(place) = block.get_mut(filled..filled + 10)
+            {
+                // All ten, of which what is after the escape is written over.
+                place.copy_from_slice(near);
+                let [word @ .., _, _] = near;
+                plain = (quote_or_backslash(u64::from_le_bytes(*word)).trailing_zeros() / 8) as usize;
+                let (Some(b'\\'), Some(kind)) = (near.get(plain), near.get(plain + 1)) else { break };
+                let (Some(place), Some(byte @ 1..)) = (place.get_mut(plain), ESCAPES.get(usize::from(*kind)))
+                else {
+                    break;
+                };
+                *place = *byte;
+                filled += plain + 1;
+                rest = rest.get(plain + 2..).unwrap_or_default();
+                plain = 0;
+            }
+            out.extend_from_slice(block.get(..filled + plain).unwrap_or_default());
+            rest = rest.get(plain..).unwrap_or_default();
+            self.pos += whole - rest.len();
+            let more = self::plain(rest);
+            out.extend_from_slice(rest.get(..more).unwrap_or_default());
+            self.pos += more + 1;
+            match rest.get(more) {
                 Some(b'"') => break,
                 Some(_) => self.escape(out)?,
                 None => return Err(Error::Incomplete),
@@ -376,16 +387,11 @@ impl Reader<'_> {
     fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         let kind = self.peek()?;
         self.pos += 1;
-        out.push(match kind {
-            b'"' | b'\\' | b'/' => kind,
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'u' => return self.unicode(out),
+        match ESCAPES.get(usize::from(kind)) {
+            Some(byte @ 1..) => out.push(*byte),
+            _ if kind == b'u' => return self.unicode(out),
             _ => return Err(Error::Invalid),
-        });
+        }
         Ok(())
     }
 
@@ -420,6 +426,23 @@ impl Reader<'_> {
         Ok(code)
     }
 }
+
+/// Bytes of a string that are put together before they go to the vector.
+const BLOCK: usize = 128;
+
+/// What a backslash and this byte stand for; 0: something longer, or nothing.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table[b'/' as usize] = b'/';
+    table[b'n' as usize] = b'\n';
+    table[b't' as usize] = b'\t';
+    table[b'r' as usize] = b'\r';
+    table[b'b' as usize] = 0x08;
+    table[b'f' as usize] = 0x0c;
+    table
+};
 
 /// How many bytes stand before the first quote or backslash.
 #[inline]

@@ -185,7 +185,9 @@ impl Log {
         };
         self.thin = Some((oldest, since));
         let spares = self.spares.count() as u64;
-        let next = u64::from(spares == 0 && self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity / EARLY));
+        let next = u64::from(
+            spares == 0 && self.main.last().is_some_and(|s| s.sealed || s.end() > s.capacity / EARLY),
+        );
         used + (spares + next) * standard > 2 * standard && now.duration_since(since) >= self.sync_every
     }
 
