@@ -3,6 +3,7 @@
 mod budget;
 mod letters;
 pub mod limits;
+mod marks;
 mod meter;
 mod queue;
 mod stop;
@@ -10,6 +11,7 @@ mod tasks;
 
 pub use budget::{Budget, Charge};
 pub use letters::{Content, Letter, LetterBox, Letters};
+pub use marks::{Marks, Places};
 pub use meter::{Meter, MeterCharge};
 pub use queue::{Delivery, Keeper, Lost, Receiver, Sender, queue};
 pub use stop::{Phase, Stop, Stopper};

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::Meter;
 use super::letters::{Content, Letter, Letters};
+use super::marks::{Marks, Places};
 use crate::observe::counters::{Drop as DropReason, Output as Counters};
 use crate::record::{Ack, Chunk};
 
@@ -21,12 +22,17 @@ use crate::record::{Ack, Chunk};
 pub trait Keeper: Send + Sync {
     /// This output needs frame `number` no longer.
     fn settled(&self, number: u64);
+
+    /// Of frame `number` this output needs the marked records no longer, while others are still to come.
+    fn partly(&self, number: u64, done: Marks);
 }
 
 /// The stored copy of a delivery.
 struct Stored {
     keeper: Arc<dyn Keeper>,
     number: u64,
+    /// Where its records were in the frame, if some are left out.
+    places: Option<Places>,
 }
 
 /// Records that are on disk take only so much of their output's share in memory: as much as keeps it busy.
@@ -139,17 +145,17 @@ impl Sender {
         }
     }
 
-    /// A delivery of frame `number`, which `keeper` keeps until it is settled. It is counted as routed or recovered, and
-    /// as held, by whoever stored it.
+    /// A delivery of frame `number`, which `keeper` keeps until it is settled; `places` if some of its records are left
+    /// out. It is counted as routed or recovered, and as held, by whoever stored it.
     pub fn stored(
         &self,
         chunk: Arc<Chunk>,
         since: Instant,
         ack: Option<Ack>,
         keeper: Arc<dyn Keeper>,
-        number: u64,
+        (number, places): (u64, Option<Places>),
     ) -> Delivery {
-        let stored = Some(Stored { keeper, number });
+        let stored = Some(Stored { keeper, number, places });
         let rest = chunk.count;
         Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, rest, settled: false }
     }
@@ -333,6 +339,27 @@ impl Delivery {
     /// be on disk before.
     pub fn must_last(&self) -> bool {
         self.ack.is_some() || self.stored.is_some()
+    }
+
+    /// Whether the log keeps it until its verdict.
+    pub fn is_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Tells the log which of its records (by number, from 0) the output has, while it cannot say when the others follow:
+    /// these do not come again after a start. No verdict, and of use only to a delivery that is stored.
+    pub fn partly(&self, done: impl Iterator<Item = usize>) {
+        let Some(stored) = &self.stored else { return };
+        let mut marks = Marks::default();
+        for n in done {
+            match &stored.places {
+                None => marks.set(n),
+                Some(places) => places.get(n).into_iter().for_each(|place| marks.set(*place as usize)),
+            }
+        }
+        if !marks.is_empty() {
+            stored.keeper.partly(stored.number, marks);
+        }
     }
 
     /// The output has it.

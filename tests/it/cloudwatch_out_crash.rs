@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::strict_cloudwatch::{Answer, CloudWatch, Rule};
-use crate::support::cloudwatch::{NAMES, Sender, conf, directory, first_of_each, key, line, stop};
+use crate::support::cloudwatch::{NAMES, Sender, conf, directory, first_of_each, key, line, line_with, stop};
 use crate::support::eventually;
 use crate::support::router::Router;
 
@@ -47,6 +47,68 @@ fn nothing_acked_is_lost_at_a_kill_and_only_what_was_on_its_way_comes_twice() {
     let twice = messages.len() - want.len();
     assert!(twice <= 2 * doubt * most, "{twice} events came twice, calls have {most} at most");
     assert_eq!(stop(router).ledger.output("cloudwatch_logs.0", "held"), 0);
+}
+
+/// How many records of unsettled frames the log's cursor knows to be through (docs/wal.md).
+fn marked(storage: &std::path::Path) -> u32 {
+    let files = std::fs::read_dir(storage).unwrap().map(|f| f.unwrap().path());
+    let cursor = files.filter(|f| f.extension() == Some("cur".as_ref())).next().unwrap();
+    let bytes = std::fs::read(cursor).unwrap();
+    let slot = [2, 3]
+        .map(|i| &bytes[i * 4096..])
+        .into_iter()
+        .max_by_key(|s| s[8..16].iter().rev().collect::<Vec<_>>())
+        .unwrap();
+    if slot[7] & 0x80 == 0 {
+        return 0;
+    }
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([slot[at], slot[at + 1]]));
+    let mut at = 24 + 8 * u16_at(4);
+    let end = at + 2 + u16_at(at);
+    at += 2;
+    let mut marked = 0;
+    while at < end {
+        let next = at + 4 + u16_at(at + 2);
+        marked += slot[at + 4..next].iter().map(|byte| byte.count_ones()).sum::<u32>();
+        at = next;
+    }
+    marked
+}
+
+#[test]
+fn a_stream_that_is_stuck_does_not_make_others_come_twice_after_the_next_start() {
+    for killed in [false, true] {
+        let aws = CloudWatch::start();
+        aws.create("g", &["good", "stuck"]);
+        aws.fault(Rule::put(Answer::INTERNAL).stream("stuck").always());
+        let lines = "log_group_name g\nlog_stream_name none\nlog_stream_template $pod\nlog_key log";
+        let conf = conf(&aws, "storage.path {dir}/storage", lines).replace("Grace 10", "Grace 2");
+        let router = Router::start_with(directory(), &conf, &key());
+        let mut client = Sender::new(&router);
+        let pod = |i: usize| if i % 10 == 9 { "stuck" } else { "good" };
+        for n in 0..50 {
+            let entries: Vec<_> =
+                (0..10).map(|i| line_with(&(n * 10 + i).to_string(), &[("pod", pod(i))])).collect();
+            client.send_to_ack("app", &entries, "x");
+            client.expect("x");
+        }
+        eventually("the good ones", || (aws.messages("g", "good").len() >= 450).then_some(()));
+        if killed {
+            // What came through within the last second may come again.
+            eventually("the log knows of them", || (marked(&router.path("storage")) >= 450).then_some(()));
+        }
+        let dir = if killed { router.kill() } else { stop(router).dir };
+        aws.heal();
+        let router = Router::start_with(dir, &conf, &key());
+        let stuck = eventually("the stuck ones", || {
+            let messages = aws.messages("g", "stuck");
+            (messages.len() >= 50).then_some(messages)
+        });
+        assert_eq!(stop(router).ledger.output("cloudwatch_logs.0", "held"), 0);
+        assert_eq!(stuck, (0..50).map(|n| (n * 10 + 9).to_string()).collect::<Vec<_>>());
+        let twice = aws.messages("g", "good").len() - 450;
+        assert!(twice <= 10, "killed {killed}: {twice} came twice");
+    }
 }
 
 #[test]

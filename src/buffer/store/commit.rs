@@ -235,6 +235,7 @@ impl Commit {
         for outlet in &self.shared.outlets {
             let news = outlet.news(next);
             self.log.handed_out(outlet.id, &news.handed, news.read);
+            self.log.settle_partly(outlet.id, news.partly);
             self.log.settle(outlet.id, &news.settled);
         }
         match self.log.maintain(self.last).map_err(|e| e.to_string()) {

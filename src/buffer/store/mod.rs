@@ -12,6 +12,7 @@ mod commit;
 mod cut;
 mod outlet;
 mod replay;
+mod rest;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;

@@ -16,7 +16,7 @@ use crate::buffer::wal::{OwnerId, Seq};
 use crate::config::Overflow;
 use crate::observe::counters::{self, Drop as DropReason};
 use crate::record::{Ack, Chunk};
-use crate::rt::{Keeper, Sender};
+use crate::rt::{Keeper, Marks, Sender};
 
 /// How often a source that waits for something to drop looks again.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
@@ -52,6 +52,7 @@ struct State {
     /// For the log, since it was last told.
     handed: Vec<Seq>,
     settled: Vec<Seq>,
+    partly: Vec<(Seq, Marks)>,
     /// The store commits no more.
     ended: bool,
 }
@@ -76,6 +77,8 @@ impl Drop for Waiting<'_> {
 pub(super) struct News {
     pub(super) handed: Vec<Seq>,
     pub(super) settled: Vec<Seq>,
+    /// Records that it has of frames which are not settled.
+    pub(super) partly: Vec<(Seq, Marks)>,
     /// The next frame to hand out.
     pub(super) read: Seq,
 }
@@ -99,6 +102,7 @@ impl Outlet {
                 waiting: HashMap::new(),
                 handed: Vec::new(),
                 settled: Vec::new(),
+                partly: Vec::new(),
                 ended: false,
             }),
             shared: OnceLock::new(),
@@ -210,7 +214,7 @@ impl Outlet {
                 state.behind = Some(seq);
                 return;
             };
-            let delivery = queue.stored(Arc::clone(chunk), Instant::now(), ack, keeper, seq);
+            let delivery = queue.stored(Arc::clone(chunk), Instant::now(), ack, keeper, (seq, None));
             match queue.offer(delivery) {
                 Ok(()) => state.handed.push(seq),
                 Err(delivery) => {
@@ -239,6 +243,7 @@ impl Outlet {
         News {
             handed: std::mem::take(&mut state.handed),
             settled: std::mem::take(&mut state.settled),
+            partly: std::mem::take(&mut state.partly),
             read: state.behind.unwrap_or(next),
         }
     }
@@ -316,11 +321,23 @@ impl Outlet {
     }
 }
 
-impl Keeper for Outlet {
-    fn settled(&self, number: u64) {
-        self.lock().settled.push(number);
+impl Outlet {
+    /// There is news for the log.
+    fn tell(&self) {
         if let Some(shared) = self.shared.get().and_then(Weak::upgrade) {
             shared.news();
         }
+    }
+}
+
+impl Keeper for Outlet {
+    fn settled(&self, number: u64) {
+        self.lock().settled.push(number);
+        self.tell();
+    }
+
+    fn partly(&self, number: u64, done: Marks) {
+        self.lock().partly.push((number, done));
+        self.tell();
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Reported;
 use super::outlet::Outlet;
+use super::rest::rest;
 use crate::buffer::wal::{Read, Reader, Seq};
 use crate::observe::counters::Drop as DropReason;
 use crate::record::Chunk;
@@ -102,6 +103,7 @@ impl Replay {
         let Some((queue, acks)) = outlet.hand_out(read.frames.iter().map(|f| f.seq), next) else { return };
         let counters = outlet.counters();
         for (frame, ack) in read.frames.into_iter().zip(acks) {
+            let (frame, places) = rest(frame);
             if frame.seq < self.first {
                 counters.recovered.fetch_add(frame.count, Relaxed);
                 counters.held.fetch_add(frame.count, Relaxed);
@@ -115,7 +117,9 @@ impl Replay {
                 meter: Some(self.meter.charge(frame_bytes)),
             });
             let keeper = Arc::clone(outlet) as Arc<dyn Keeper>;
-            queue.push(queue.stored(chunk, Instant::now(), ack, keeper, frame.seq)).await;
+            let delivery = queue.stored(chunk, Instant::now(), ack, keeper, (frame.seq, places));
+            // Its verdict was lost, and that of every record was not.
+            if frame.count == 0 { delivery.delivered() } else { queue.push(delivery).await }
         }
         if next >= tail {
             outlet.caught_up(next);

@@ -4,11 +4,13 @@
 //! slots are written in turn, so that one torn write costs at most the step from the position before. Can go wrong: both
 //! slots damaged; then the owner begins at the oldest frame: repeated, not lost.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::vfs::{File, Vfs};
 use super::{OwnerId, Seq};
+use crate::rt::Marks;
 
 const MAGIC: [u8; 8] = *b"FIRELCUR";
 const VERSION: u32 = 1;
@@ -19,6 +21,8 @@ const SIZE: usize = 4 * BLOCK;
 const SLOTS: [usize; 2] = [2, 3];
 /// A longer name is cut (with a hash, by whoever makes names).
 const NAME_MAX: usize = 3000;
+/// Set in the count of unsettled frames: marks of records follow them.
+const PARTLY: u32 = 1 << 31;
 /// Unsettled frames that fit a slot.
 pub(super) const UNSETTLED: usize = (BLOCK - 40) / 8;
 
@@ -29,6 +33,8 @@ pub(super) struct Position {
     pub(super) read: Seq,
     /// Frames before that were handed out and are not settled, in order. All others before `read` are settled.
     pub(super) unsettled: Vec<Seq>,
+    /// Of some of those: records that are settled all the same.
+    pub(super) partly: BTreeMap<Seq, Marks>,
 }
 
 /// A cursor file.
@@ -114,6 +120,23 @@ fn slot(generation: u64, position: &Position) -> Vec<u8> {
     for seq in kept {
         out.extend_from_slice(&seq.to_le_bytes());
     }
+    let mut marks = Vec::new();
+    for (index, seq) in kept.iter().enumerate() {
+        let Some(done) = position.partly.get(seq).map(Marks::bytes) else { continue };
+        // Marks that do not fit are as good as not made.
+        if out.len() + 2 + marks.len() + 4 + done.len() <= BLOCK {
+            marks.extend_from_slice(&(index as u16).to_le_bytes());
+            marks.extend_from_slice(&(done.len() as u16).to_le_bytes());
+            marks.extend_from_slice(done);
+        }
+    }
+    if !marks.is_empty() {
+        if let Some(place) = out.get_mut(4..8) {
+            place.copy_from_slice(&(kept.len() as u32 | PARTLY).to_le_bytes());
+        }
+        out.extend_from_slice(&(marks.len() as u16).to_le_bytes());
+        out.extend_from_slice(&marks);
+    }
     let crc = crc32c::crc32c(out.get(4..).unwrap_or_default());
     if let Some(place) = out.get_mut(..4) {
         place.copy_from_slice(&crc.to_le_bytes());
@@ -124,12 +147,27 @@ fn slot(generation: u64, position: &Position) -> Vec<u8> {
 fn read_slot(block: &[u8]) -> Option<(u64, Position)> {
     let u32_at = |at: usize| Some(u32::from_le_bytes(block.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?));
-    let len = u32_at(4)? as usize;
-    if len > UNSETTLED || u32_at(0)? != crc32c::crc32c(block.get(4..24 + len * 8)?) {
+    let u16_at = |at: usize| Some(usize::from(u16::from_le_bytes(block.get(at..at + 2)?.try_into().ok()?)));
+    let (len, has_marks) = ((u32_at(4)? & !PARTLY) as usize, u32_at(4)? & PARTLY != 0);
+    if len > UNSETTLED {
         return None;
     }
-    let unsettled = (0..len).map(|i| u64_at(24 + i * 8)).collect::<Option<_>>()?;
-    Some((u64_at(8)?, Position { read: u64_at(16)?, unsettled }))
+    let mut end = 24 + len * 8;
+    let mut at = end + 2;
+    if has_marks {
+        end = at + u16_at(end)?;
+    }
+    if u32_at(0)? != crc32c::crc32c(block.get(4..end)?) {
+        return None;
+    }
+    let unsettled: Vec<Seq> = (0..len).map(|i| u64_at(24 + i * 8)).collect::<Option<_>>()?;
+    let mut partly = BTreeMap::new();
+    while has_marks && at < end {
+        let done = block.get(at + 4..at + 4 + u16_at(at + 2)?)?;
+        partly.insert(*unsettled.get(u16_at(at)?)?, Marks::from_bytes(done));
+        at += 4 + done.len();
+    }
+    Some((u64_at(8)?, Position { read: u64_at(16)?, unsettled, partly }))
 }
 
 impl Cursor {
@@ -227,11 +265,34 @@ mod tests {
     proptest! {
         #[test]
         fn a_position_reads_back(generation in any::<u64>(), read in any::<u64>(), unsettled in proptest::collection::vec(any::<u64>(), 0..=UNSETTLED)) {
-            let position = Position { read, unsettled };
+            let position = Position { read, unsettled, ..Position::default() };
             let mut block = slot(generation, &position);
             prop_assert!(block.len() <= BLOCK);
             block.resize(BLOCK, 0xaa);
             prop_assert_eq!(read_slot(&block), Some((generation, position)));
+        }
+
+        #[test]
+        fn marks_read_back_and_those_without_room_are_left_out(
+            frames in proptest::collection::btree_map(any::<u64>(), proptest::option::of(proptest::collection::vec(0usize..4000, 1..40)), 1..400),
+        ) {
+            let marks = |records: &Vec<usize>| {
+                let mut marks = Marks::default();
+                records.iter().for_each(|n| marks.set(*n));
+                marks
+            };
+            let partly = frames.iter().filter_map(|(seq, m)| Some((*seq, marks(m.as_ref()?)))).collect();
+            let position = Position { read: 7, unsettled: frames.keys().copied().collect(), partly };
+            let mut block = slot(3, &position);
+            prop_assert!(block.len() <= BLOCK);
+            block.resize(BLOCK, 0xaa);
+            let (generation, found) = read_slot(&block).unwrap();
+            prop_assert_eq!((generation, found.read, &found.unsettled), (3, 7, &position.unsettled));
+            prop_assert!(found.partly.iter().all(|(seq, m)| position.partly.get(seq) == Some(m)));
+            let needed: usize = position.partly.values().map(|m| 4 + m.bytes().len()).sum();
+            if 26 + 8 * position.unsettled.len() + needed <= BLOCK {
+                prop_assert_eq!(found.partly, position.partly);
+            }
         }
 
         #[test]
@@ -244,7 +305,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_as_if_not_handed_out() {
         let unsettled: Vec<Seq> = (100..100 + UNSETTLED as u64 + 50).collect();
-        let (_, kept) = read_slot(&slot(1, &Position { read: 9999, unsettled })).unwrap();
+        let position = Position { read: 9999, unsettled, ..Position::default() };
+        let (_, kept) = read_slot(&slot(1, &position)).unwrap();
         assert_eq!((kept.unsettled.len(), kept.read), (UNSETTLED, 100 + UNSETTLED as u64));
     }
 

@@ -21,6 +21,7 @@ use super::segment::{FRAMES, Head, Owed, SUMMARY, Summary, main_name};
 use super::spare::Spares;
 use super::types::{AppendError, Kind, NewFrame, OwnerId, OwnerState, Seq, Stats};
 use super::vfs::{File, Lock, Vfs};
+use crate::rt::Marks;
 
 /// Segments that may fail for one group before it is given back.
 const ATTEMPTS: usize = 2;
@@ -121,6 +122,8 @@ pub(super) struct Owner {
     /// The next number to hand out.
     pub(super) read: Seq,
     pub(super) unsettled: BTreeSet<Seq>,
+    /// Of unsettled frames: records that it has all the same.
+    pub(super) partly: BTreeMap<Seq, Marks>,
     /// As it stood when the log was opened, for readers.
     pub(super) start: Arc<Start>,
     /// It moved since its slot was written.
@@ -146,7 +149,8 @@ impl Owner {
     }
 
     fn position(&self) -> Position {
-        Position { read: self.read, unsettled: self.unsettled.iter().copied().collect() }
+        let (unsettled, partly) = (self.unsettled.iter().copied().collect(), self.partly.clone());
+        Position { read: self.read, unsettled, partly }
     }
 
     /// Writes its slot if it moved.
@@ -221,7 +225,7 @@ impl Log {
         let id = u16::try_from(self.next_owner)
             .map(OwnerId)
             .map_err(|_| io::Error::from(io::ErrorKind::QuotaExceeded))?;
-        let position = Position { read: self.next_seq, unsettled: Vec::new() };
+        let position = Position { read: self.next_seq, ..Position::default() };
         let cursor = Cursor::create(&*self.vfs, id, identity, now_unix, &position)?;
         self.next_owner += 1;
         self.owners.insert(
@@ -230,6 +234,7 @@ impl Log {
                 cursor,
                 read: self.next_seq,
                 unsettled: BTreeSet::new(),
+                partly: BTreeMap::new(),
                 start: Arc::default(),
                 dirty: false,
                 unsynced: false,
@@ -420,11 +425,24 @@ impl Log {
                 continue;
             }
             state.dirty = true;
+            state.partly.remove(seq);
             let side = self.side.get_mut(&owner).into_iter().flatten();
             let mut holder =
                 side.chain(&mut self.main).filter(|s| s.last() >= *seq && s.owed.contains_key(&owner));
             if let Some(segment) = holder.find(|s| s.piece.first <= *seq) {
                 segment.settled(owner, state);
+            }
+        }
+    }
+
+    /// Of those frames, handed out and not settled, the owner needs the marked records no longer. That is kept as far as
+    /// its cursor has room: what is forgotten comes again, it is not lost.
+    pub fn settle_partly(&mut self, owner: OwnerId, frames: Vec<(Seq, Marks)>) {
+        let Some(state) = self.owners.get_mut(&owner) else { return };
+        for (seq, marks) in frames {
+            if state.unsettled.contains(&seq) {
+                state.partly.entry(seq).or_default().add(&marks);
+                state.dirty = true;
             }
         }
     }

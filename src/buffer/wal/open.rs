@@ -144,13 +144,17 @@ impl Log {
             let id = cursor.id;
             // Without a position everything that is there is owed.
             let position = position.unwrap_or_default();
-            let start =
-                Start { read: position.read, unsettled: position.unsettled.iter().copied().collect() };
+            let start = Start {
+                read: position.read,
+                unsettled: position.unsettled.iter().copied().collect(),
+                partly: position.partly.clone(),
+            };
             let unsettled: BTreeSet<Seq> = position.unsettled.into_iter().collect();
             let owner = Owner {
                 cursor,
                 read: position.read,
                 unsettled,
+                partly: position.partly,
                 start: Arc::new(start),
                 dirty: false,
                 unsynced: false,

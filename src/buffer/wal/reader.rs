@@ -13,6 +13,7 @@ use super::scan::{Gap, Step, Walk};
 use super::segment::FRAMES;
 use super::vfs::{File, Vfs};
 use super::{Kind, OwnerId, Read, Seq, StoredFrame, quarantine};
+use crate::rt::Marks;
 
 /// A segment as readers see it.
 pub(super) struct Piece {
@@ -51,6 +52,8 @@ impl Index {
 pub(super) struct Start {
     pub(super) read: Seq,
     pub(super) unsettled: HashSet<Seq>,
+    /// Of unsettled frames: records that the owner has.
+    pub(super) partly: BTreeMap<Seq, Marks>,
 }
 
 impl Start {
@@ -110,6 +113,7 @@ impl Reader {
                                 body: whole.slice(parsed.body.clone()),
                                 count: parsed.count,
                                 time_ms: parsed.time_ms,
+                                done: self.start.partly.get(&parsed.seq).cloned(),
                             });
                         }
                     }

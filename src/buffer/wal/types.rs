@@ -9,6 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::record::{Seg, Tag};
+use crate::rt::Marks;
 
 /// A party that is owed frames: an output. Given at the first sight of its identity, kept on disk, never a position in
 /// the configuration.
@@ -77,6 +78,8 @@ pub struct StoredFrame {
     pub count: u64,
     /// When they came, milliseconds since 1970.
     pub time_ms: u64,
+    /// Records of it that its owner has already.
+    pub done: Option<Marks>,
 }
 
 /// What [`Reader::read`](super::Reader::read) found.

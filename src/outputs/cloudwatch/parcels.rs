@@ -4,11 +4,16 @@
 //! it has its fate. Bounded by the output's share: a delivery counts there until its verdict.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::observe::counters::Drop as DropReason;
 use crate::record::Chunk;
 use crate::rt::{Delivery, Lost};
+use crate::wire::msgpack;
+
+/// So long after the first records of a stored delivery were through and others were not, the log hears of all such: one
+/// of their streams may be stuck. Where none is, most are settled before.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// A delivery's number here. Given again once it is settled.
 pub(super) type ParcelId = u32;
@@ -18,6 +23,8 @@ struct Parcel {
     /// Records without a fate.
     left: u64,
     bad: Vec<Bad>,
+    /// Where records begin that CloudWatch has and the log does not know of.
+    through: Vec<u32>,
 }
 
 /// A record that CloudWatch does not have.
@@ -33,6 +40,8 @@ struct Bad {
 pub(super) struct Parcels {
     slots: Vec<Option<Parcel>>,
     free: Vec<ParcelId>,
+    /// When the log is to be told what is through.
+    tell: Option<Instant>,
 }
 
 impl Parcels {
@@ -42,7 +51,7 @@ impl Parcels {
 
     pub(super) fn add(&mut self, delivery: Delivery) -> ParcelId {
         let left = delivery.chunk.count;
-        let parcel = Some(Parcel { delivery, left, bad: Vec::new() });
+        let parcel = Some(Parcel { delivery, left, bad: Vec::new(), through: Vec::new() });
         match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.slots.get_mut(id as usize) {
@@ -81,17 +90,72 @@ impl Parcels {
         }
     }
 
-    /// So many of its records have their fate. Gives the delivery back when that was the last.
-    pub(super) fn finish(&mut self, id: ParcelId, records: u64) -> Option<Settled> {
+    /// So many of its records have their fate; of those that are through or [`Parcels::bad`] it gives where they `begin`.
+    /// Gives the delivery back when that was the last.
+    pub(super) fn finish(
+        &mut self,
+        id: ParcelId,
+        records: u64,
+        begin: impl Iterator<Item = u32>,
+        now: Instant,
+    ) -> Option<Settled> {
         let slot = self.slots.get_mut(id as usize)?;
         let parcel = slot.as_mut()?;
         parcel.left = parcel.left.saturating_sub(records);
         if parcel.left > 0 {
+            if parcel.delivery.is_stored() {
+                let bad = &parcel.bad;
+                parcel.through.extend(begin.filter(|at| !bad.iter().any(|b| b.start == *at as usize)));
+                self.tell.get_or_insert(now + STUCK);
+            }
             return None;
         }
         let parcel = slot.take()?;
         self.free.push(id);
         Some(Settled(parcel))
+    }
+
+    /// When [`Parcels::tell`] has something to do.
+    pub(super) fn next_tell(&self) -> Option<Instant> {
+        self.tell
+    }
+
+    /// Tells the log what is through of deliveries that wait for a stuck stream, so that it does not come again.
+    pub(super) fn tell(&mut self, now: Instant) {
+        if self.tell.is_none_or(|first| now < first) {
+            return;
+        }
+        self.tell = None;
+        self.slots.iter_mut().flatten().for_each(Parcel::tell_log);
+    }
+}
+
+/// The output ends and some are unsettled: they stay in the log, less what is through.
+impl Drop for Parcels {
+    fn drop(&mut self) {
+        self.slots.iter_mut().flatten().for_each(Parcel::tell_log);
+    }
+}
+
+impl Parcel {
+    fn tell_log(&mut self) {
+        let mut through = std::mem::take(&mut self.through);
+        if through.is_empty() {
+            return;
+        }
+        through.sort_unstable();
+        let mut through = through.into_iter().peekable();
+        let bytes = &self.delivery.chunk.bytes;
+        let mut at = 0;
+        let numbers = (0..).map_while(|n| {
+            let begins = at;
+            at = msgpack::skip(bytes, at).ok()?;
+            Some((n, begins))
+        });
+        self.delivery.partly(numbers.filter_map(|(n, begins)| {
+            while through.next_if(|t| (*t as usize) < begins).is_some() {}
+            through.next_if(|t| *t as usize == begins).map(|_| n)
+        }));
     }
 }
 
@@ -142,7 +206,7 @@ fn letter(chunk: &Chunk, (bad, count): (Bad, u64)) -> Lost {
 mod tests {
     use super::*;
     use crate::record::{AckWait, Seg, Tag, Verdict};
-    use crate::rt::{Budget, Letters, queue};
+    use crate::rt::{Budget, Keeper, Letters, Marks, queue};
     use std::sync::atomic::Ordering::Relaxed;
 
     fn chunk() -> Arc<Chunk> {
@@ -166,12 +230,13 @@ mod tests {
         let mut parcels = Parcels::default();
         let id = parcels.add(rx.recv().await.unwrap());
         let detail: Arc<str> = "bad".into();
-        assert!(parcels.finish(id, 1).is_none());
+        let now = Instant::now();
+        assert!(parcels.finish(id, 1, [0].into_iter(), now).is_none());
         // Three in a row, over the border between two tags; one of them in two pieces.
         for range in [(10, 20), (20, 30), (30, 40), (30, 40)] {
             parcels.bad(id, range, DropReason::Rejected, &detail);
         }
-        parcels.finish(id, 3).unwrap().settle().await;
+        parcels.finish(id, 3, [10, 20, 30].into_iter(), now).unwrap().settle().await;
         assert!(parcels.is_empty());
         assert_eq!(wait.verdict(), Verdict::Pending);
         let counts: Vec<u64> = std::iter::from_fn(|| inbox.try_recv())
@@ -187,5 +252,59 @@ mod tests {
         let counters = tx.counters();
         let all = [&counters.delivered, &counters.dead_lettered, &counters.held].map(|c| c.load(Relaxed));
         assert_eq!(all, [1, 3, 0]);
+    }
+
+    #[derive(Default)]
+    struct Log(std::sync::Mutex<Vec<(u64, Option<Vec<usize>>)>>);
+
+    impl Keeper for Log {
+        fn settled(&self, number: u64) {
+            self.0.lock().unwrap().push((number, None));
+        }
+
+        fn partly(&self, number: u64, done: Marks) {
+            self.0.lock().unwrap().push((number, Some((0..50).filter(|n| done.has(*n)).collect())));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_log_hears_what_is_through_of_a_delivery_that_is_stuck_and_nothing_that_is_bad() {
+        let (tx, mut rx) = queue("o", 1000, Arc::default(), None);
+        let log = Arc::new(Log::default());
+        let keeper = || Arc::clone(&log) as Arc<dyn Keeper>;
+        let heard = || std::mem::take(&mut *log.0.lock().unwrap());
+        let entries = |tag: &[u8]| {
+            let mut bytes = Vec::new();
+            (0..4).for_each(|_| msgpack::write_str(&mut bytes, b"123456789"));
+            let seg = Seg { tag: Tag::new(tag), end: 40, count: 4 };
+            let charge = Budget::new(1000).take(40);
+            Arc::new(Chunk {
+                bytes: bytes.into(),
+                segs: [seg].into_iter().collect(),
+                count: 4,
+                charge,
+                meter: None,
+            })
+        };
+        let now = Instant::now();
+        // Of the second, a start has left out records 0 and 2 of its frame.
+        tx.push(tx.stored(entries(b"a"), now, None, keeper(), (7, None))).await;
+        tx.push(tx.stored(entries(b"b"), now, None, keeper(), (8, Some(vec![1, 3, 4, 5].into())))).await;
+        let mut parcels = Parcels::default();
+        let (a, b) = (parcels.add(rx.recv().await.unwrap()), parcels.add(rx.recv().await.unwrap()));
+        parcels.bad(a, (10, 20), DropReason::Rejected, &"bad".into());
+        assert!(parcels.finish(a, 3, [20, 10, 0].into_iter(), now).is_none());
+        assert!(parcels.finish(b, 1, [10].into_iter(), now).is_none());
+        parcels.tell(now);
+        assert_eq!(heard(), []);
+        parcels.tell(parcels.next_tell().unwrap());
+        assert_eq!(heard(), [(7, Some(vec![0, 2])), (8, Some(vec![3]))]);
+        assert_eq!(parcels.next_tell(), None);
+        parcels.finish(a, 1, [30].into_iter(), now).unwrap().settle().await;
+        assert_eq!(heard(), [(7, None)]);
+        // The process ends.
+        assert!(parcels.finish(b, 1, [30].into_iter(), now).is_none());
+        drop(parcels);
+        assert_eq!(heard(), [(8, Some(vec![5]))]);
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
 use super::api::{Api, Outcome, Rejected};
-use super::batch::{Batch, Run, Unsent, Writer};
+use super::batch::{Batch, Item, Run, Unsent, Writer};
 use super::names::Name;
 use super::parcels::{ParcelId, Parcels, Settled};
 use super::streams::{StreamId, Streams};
@@ -122,6 +122,7 @@ impl Runner {
             let now = Instant::now();
             let closing = queue.closed();
             self.streams.wake(now, closing, closing.then_some(NAP));
+            self.parcels.tell(now);
             while self.window.has_room() {
                 if let Some(id) = self.streams.next(now) {
                     self.call(id, now);
@@ -141,6 +142,7 @@ impl Runner {
             }
             let room = self.cursor.is_none();
             let due = self.streams.next_due().filter(|_| self.window.has_room());
+            let due = due.into_iter().chain(self.parcels.next_tell()).min();
             let event = tokio::select! {
                 biased;
                 called = self.calls.join_next(), if !self.calls.is_empty() => Event::Called(called),
@@ -165,7 +167,7 @@ impl Runner {
         let (chunk, urgent) = (Arc::clone(&delivery.chunk), delivery.wants_ack());
         let parcel = self.parcels.add(delivery);
         if chunk.count == 0 {
-            self.settled.extend(self.parcels.finish(parcel, 0));
+            self.settled.extend(self.parcels.finish(parcel, 0, std::iter::empty(), Instant::now()));
             return;
         }
         self.cursor = Some(Cursor { parcel, chunk, urgent, segment: 0, at: 0 });
@@ -249,7 +251,7 @@ impl Runner {
                 let after = size(&stream.pending);
                 let events = batch.as_ref().map_or(0, |b| b.items.len());
                 self.streams.took(id, before.0 - after.0, before.1 - after.1, (events + unsent.len()) as u64);
-                self.unsent(unsent);
+                self.unsent(unsent, now);
                 batch
             }
         };
@@ -266,7 +268,7 @@ impl Runner {
         });
     }
 
-    fn unsent(&mut self, unsent: Vec<Unsent>) {
+    fn unsent(&mut self, unsent: Vec<Unsent>, now: Instant) {
         for u in unsent {
             let records = match self.parcels.chunk(u.parcel) {
                 // A run that is broken counts as all of its records; the rest of a chunk's arithmetic depends on it.
@@ -274,7 +276,7 @@ impl Runner {
                 None => continue,
             };
             self.parcels.bad(u.parcel, u.range, u.why, &Arc::from(u.detail));
-            self.settled.extend(self.parcels.finish(u.parcel, records));
+            self.settled.extend(self.parcels.finish(u.parcel, records, std::iter::empty(), now));
         }
     }
 
@@ -418,19 +420,14 @@ impl Runner {
 
     /// Every event of the batch has its fate.
     fn finish(&mut self, batch: Batch) {
-        let mut run: Option<(ParcelId, u64)> = None;
-        for item in batch.items.iter().filter(|item| item.last) {
-            match &mut run {
-                Some((parcel, records)) if *parcel == item.parcel => *records += 1,
-                _ => {
-                    if let Some((parcel, records)) = run.replace((item.parcel, 1)) {
-                        self.settled.extend(self.parcels.finish(parcel, records));
-                    }
-                }
+        let now = Instant::now();
+        for run in batch.items.chunk_by(|a, b| a.parcel == b.parcel) {
+            // A record that was cut is through with its last piece.
+            let whole = run.iter().filter(|item| item.last);
+            if let Some(Item { parcel, .. }) = run.first() {
+                let (records, begin) = (whole.clone().count() as u64, whole.map(|item| item.start));
+                self.settled.extend(self.parcels.finish(*parcel, records, begin, now));
             }
-        }
-        if let Some((parcel, records)) = run {
-            self.settled.extend(self.parcels.finish(parcel, records));
         }
         self.keep(batch.body);
     }

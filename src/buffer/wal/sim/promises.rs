@@ -12,6 +12,7 @@ use super::image::Mood;
 use super::world::{Order, SEGMENT, Shape, Step, World, options};
 use crate::buffer::wal::{AppendError, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
 use crate::record::{Seg, Tag};
+use crate::rt::Marks;
 
 fn frame(owners: &[usize], bytes: usize) -> Shape {
     Shape { owners: owners.to_vec(), bytes, holds: 0, frees: 0 }
@@ -200,6 +201,45 @@ fn thousands_of_unsettled_frames_survive_though_a_cursor_has_no_room_for_them() 
         log.close().unwrap();
         let (_, opened) = Log::open(disk.mount(), options()).unwrap();
         assert!(opened.backlog.iter().all(|&(.., bytes)| bytes == 0), "{:?}", opened.backlog);
+    }
+}
+
+#[test]
+fn records_that_an_owner_has_of_an_unsettled_frame_are_known_after_a_crash_and_no_others() {
+    for mood in [Mood::AllOld, Mood::AllNew, Mood::Anything] {
+        let disk = Disk::new(1);
+        let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+        let owner = log.owner("a", 1).unwrap();
+        for n in 0..3 {
+            log.append(&[plain(owner, 20, n)]).unwrap();
+        }
+        log.handed_out(owner, &[1, 2, 3], 4);
+        let marks = |records: &[usize]| {
+            let mut marks = Marks::default();
+            records.iter().for_each(|n| marks.set(*n));
+            marks
+        };
+        // Of frame 9 nobody knows; frame 3 is settled later.
+        log.settle_partly(owner, vec![(1, marks(&[0, 9])), (3, marks(&[1])), (9, marks(&[1]))]);
+        log.settle_partly(owner, vec![(1, marks(&[2]))]);
+        log.settle(owner, &[3]);
+        log.maintain(Instant::now() + Duration::from_secs(3600)).unwrap();
+        // This one may or may not have reached the disk.
+        log.settle_partly(owner, vec![(2, marks(&[5]))]);
+        log.maintain(Instant::now()).unwrap();
+        disk.crash_as(&mut super::rng::Rng::new(1), mood);
+        let done = |log: &Log| -> Vec<(Seq, Option<Marks>)> {
+            log.reader(owner).read(1, 10_000).frames.iter().map(|f| (f.seq, f.done.clone())).collect()
+        };
+        let (log, _) = Log::open(disk.mount(), options()).unwrap();
+        let found = done(&log);
+        assert_eq!(found[0], (1, Some(marks(&[0, 2, 9]))));
+        assert!(found[1] == (2, None) || found[1] == (2, Some(marks(&[5]))), "{found:?}");
+        assert_eq!(found.len(), 2);
+        // They are not forgotten by a start that tells the log nothing about them.
+        log.close().unwrap();
+        let (log, _) = Log::open(disk.mount(), options()).unwrap();
+        assert_eq!(done(&log), found);
     }
 }
 
