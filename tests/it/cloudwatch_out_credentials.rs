@@ -180,3 +180,48 @@ fn the_go_plugins_own_credentials_endpoint_is_asked() {
     assert_eq!((aws.identity().container, aws.stored()), (1, 3));
     stop(router);
 }
+
+#[test]
+fn an_instance_gives_credentials_to_who_opens_a_session_first() {
+    let aws = CloudWatch::start();
+    let mut env = environment(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.endpoint())]);
+    env.retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
+    let router = Router::start_with(directory(), &conf(&aws, LETTERS, NAMES), &env);
+    let mut client = Sender::new(&router);
+    (0..3).for_each(|i| client.deliver("app", &[line(&i.to_string())]));
+    let asked = aws.identity().instance;
+    assert_eq!(asked.first().map(String::as_str), Some("PUT /latest/api/token"), "{asked:?}");
+    assert_eq!(asked.iter().filter(|a| a.ends_with("/instance-role")).count(), 1, "{asked:?}");
+    assert!(aws.calls("PutLogEvents").iter().all(|c| c.key.starts_with("ASIA")));
+    assert_eq!(aws.stored(), 3);
+    stop(router);
+}
+
+#[test]
+fn a_web_identity_takes_on_its_role_and_is_read_anew_when_the_role_ends() {
+    let aws = CloudWatch::start_with(Options { lifetime: Duration::from_secs(2), ..Options::default() });
+    let dir = directory();
+    let token = dir.path().join("token");
+    fs::write(&token, "first").unwrap();
+    let role = "arn:aws:iam::111122223333:role/of-the-pod";
+    let env = environment(&[
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap().to_owned()),
+        ("AWS_ROLE_ARN", role.to_owned()),
+        ("AWS_ENDPOINT_URL_STS", aws.endpoint()),
+    ]);
+    let router = Router::start_with(dir, &conf(&aws, LETTERS, NAMES), &env);
+    let mut client = Sender::new(&router);
+    client.deliver("app", &[line("0")]);
+    fs::write(&token, "second").unwrap();
+    let mut sent = 1;
+    let asked = eventually("the role is taken on again", || {
+        client.deliver("app", &[line(&sent.to_string())]);
+        sent += 1;
+        let asked = aws.identity().web;
+        (asked.len() >= 2).then_some(asked)
+    });
+    assert_eq!(asked[0], (role.to_owned(), "first".to_owned()));
+    assert_eq!(asked[1], (role.to_owned(), "second".to_owned()));
+    assert_eq!(aws.stored(), sent);
+    stop(router);
+}

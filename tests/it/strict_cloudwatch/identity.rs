@@ -1,4 +1,5 @@
-//! Who gives credentials: STS, and ECS's endpoints for a container: its credentials and its task.
+//! Who gives credentials: STS, ECS's endpoints for a container (its credentials and its task), and the metadata service of
+//! an EC2 instance in its second version.
 
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,10 @@ use super::sigv4::{self, Key};
 pub(crate) const CREDENTIALS: &str = "/v2/credentials/of-the-task";
 pub(crate) const METADATA: &str = "/v4/container";
 pub(crate) const TOKEN: &str = "let-me-in";
+
+/// The role of the EC2 instance, and the word that its metadata service gives to whoever asks with PUT.
+const INSTANCE_ROLE: &str = "instance-role";
+const SESSION: &str = "a-session-of-imdsv2";
 
 /// Makes a new key, and gives its id, secret, token and time of expiry.
 fn issue(shared: &Shared) -> [String; 4] {
@@ -68,6 +73,37 @@ pub(crate) fn ecs(shared: &Shared, parts: &Parts) -> Response<Body> {
     }
 }
 
+/// The metadata service of an EC2 instance: nothing without a session's token.
+pub(crate) fn instance(shared: &Shared, parts: &Parts) -> Response<Body> {
+    let text = |status: StatusCode, body: String| answer(status, "text/plain", body.into());
+    let asked = format!("{} {}", parts.method, parts.uri.path());
+    shared.with(|store| store.identity.instance.push(asked.clone()));
+    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let credentials = "GET /latest/meta-data/iam/security-credentials/";
+    if asked == "PUT /latest/api/token" {
+        let ttl = header("x-aws-ec2-metadata-token-ttl-seconds").to_owned();
+        if !ttl.parse::<u32>().is_ok_and(|n| (1..=21_600).contains(&n)) {
+            return text(StatusCode::BAD_REQUEST, String::new());
+        }
+        let mut response = text(StatusCode::OK, SESSION.to_owned());
+        response.headers_mut().insert("x-aws-ec2-metadata-token-ttl-seconds", ttl.parse().unwrap());
+        return response;
+    }
+    if header("x-aws-ec2-metadata-token") != SESSION {
+        return text(StatusCode::UNAUTHORIZED, String::new());
+    }
+    match asked.strip_prefix(credentials) {
+        Some("") => text(StatusCode::OK, INSTANCE_ROLE.to_owned()),
+        Some(INSTANCE_ROLE) => {
+            let [id, secret, token, at] = issue(shared);
+            let json = serde_json::json!({"Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2025-01-01T00:00:00Z",
+                "AccessKeyId": id, "SecretAccessKey": secret, "Token": token, "Expiration": at});
+            text(StatusCode::OK, json.to_string())
+        }
+        _ => text(StatusCode::NOT_FOUND, String::new()),
+    }
+}
+
 /// An error as STS writes it, and by its name for it.
 fn sts_error(name: &str, message: &str) -> Response<Body> {
     let code = match name {
@@ -84,8 +120,17 @@ fn sts_error(name: &str, message: &str) -> Response<Body> {
     answer(StatusCode::FORBIDDEN, "text/xml", xml.into())
 }
 
-/// `POST` of a form: AssumeRole.
+/// `POST` of a form: AssumeRole, and AssumeRoleWithWebIdentity, which nobody signs.
 pub(crate) fn sts(shared: &Shared, parts: &Parts, body: &[u8]) -> Response<Body> {
+    let form = form(body);
+    let get = |name: &str| form.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default();
+    if get("Action") == "AssumeRoleWithWebIdentity" {
+        if get("RoleSessionName").is_empty() || parts.headers.contains_key("authorization") {
+            shared.violation(format!("STS: {form:?}"));
+        }
+        shared.with(|store| store.identity.web.push((get("RoleArn"), get("WebIdentityToken"))));
+        return assumed(shared, "AssumeRoleWithWebIdentity", &get("RoleArn"));
+    }
     let scope = (shared.options.region.as_str(), "sts");
     let checked = shared.with(|store| sigv4::verify(parts, body, &store.keys, scope, SystemTime::now()));
     if let Err(refusal) = checked {
@@ -94,21 +139,22 @@ pub(crate) fn sts(shared: &Shared, parts: &Parts, body: &[u8]) -> Response<Body>
         }
         return sts_error(refusal.name, &refusal.message);
     }
-    let form = form(body);
-    let get = |name: &str| form.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default();
     if get("Action") != "AssumeRole" || get("Version") != "2011-06-15" || get("RoleSessionName").is_empty() {
         shared.violation(format!("STS: {form:?}"));
         return sts_error("ValidationError", "not AssumeRole");
     }
     shared.with(|store| store.identity.roles.push((get("RoleArn"), get("ExternalId"))));
+    assumed(shared, "AssumeRole", &get("RoleArn"))
+}
+
+fn assumed(shared: &Shared, action: &str, role: &str) -> Response<Body> {
     let [id, secret, token, at] = issue(shared);
     let xml = format!(
-        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
-         <AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser><Credentials>\
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
+         <AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId><Arn>{role}</Arn></AssumedRoleUser><Credentials>\
          <AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>\
-         <SessionToken>{token}</SessionToken><Expiration>{at}</Expiration></Credentials></AssumeRoleResult>\
-         <ResponseMetadata><RequestId>of-sts</RequestId></ResponseMetadata></AssumeRoleResponse>",
-        get("RoleArn")
+         <SessionToken>{token}</SessionToken><Expiration>{at}</Expiration></Credentials></{action}Result>\
+         <ResponseMetadata><RequestId>of-sts</RequestId></ResponseMetadata></{action}Response>"
     );
     answer(StatusCode::OK, "text/xml", xml.into())
 }

@@ -153,6 +153,9 @@ fn named_error(
 /// `None`: the connection is to be reset.
 async fn handle(shared: &Shared, request: Request<Incoming>) -> Option<Response<Body>> {
     let (parts, body) = request.into_parts();
+    if parts.uri.path().starts_with("/latest/") {
+        return Some(identity::instance(shared, &parts));
+    }
     if parts.method == Method::GET {
         return Some(identity::ecs(shared, &parts));
     }

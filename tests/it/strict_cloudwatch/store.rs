@@ -66,6 +66,10 @@ pub(crate) struct Identity {
     pub(crate) container: usize,
     /// `RoleArn` and `ExternalId` of each AssumeRole.
     pub(crate) roles: Vec<(String, String)>,
+    /// What was asked of the metadata service of an EC2 instance, in order.
+    pub(crate) instance: Vec<String>,
+    /// `RoleArn` and token of each AssumeRoleWithWebIdentity.
+    pub(crate) web: Vec<(String, String)>,
     /// Calls of the task metadata endpoint.
     pub(crate) task: usize,
     pub(super) issued: usize,
