@@ -52,3 +52,23 @@ fn large_events_in_many_streams_fit_through_little_memory() {
     });
     stop(router);
 }
+
+#[test]
+fn a_thousand_streams_in_a_flood_take_less_than_64_mib() {
+    let aws = CloudWatch::start();
+    let lines = "log_group_name g\nlog_stream_prefix p-\nauto_create_group on\nlog_key log";
+    let router = start(&conf(&aws, "", lines));
+    let text = "x".repeat(1000);
+    // More than the output's share of memory holds, so that the sender waits; each line is of another stream.
+    let (streams, rounds) = (1000, 12);
+    let mut client = Sender::new(&router);
+    for round in 0..rounds {
+        for stream in 0..streams {
+            client.send(&format!("t{}", (stream * 7 + round) % streams), &[line(&format!("{round} {text}"))]);
+        }
+    }
+    stored(&aws, streams * rounds);
+    let peak = router.peak_kib();
+    assert!(peak < 64 << 10, "{peak} KiB at its peak");
+    stop(router);
+}
