@@ -51,8 +51,8 @@ fn nothing_acked_is_lost_at_a_kill_and_only_what_was_on_its_way_comes_twice() {
 
 /// How many records of unsettled frames the log's cursor knows to be through (docs/wal.md).
 fn marked(storage: &std::path::Path) -> u32 {
-    let files = std::fs::read_dir(storage).unwrap().map(|f| f.unwrap().path());
-    let cursor = files.filter(|f| f.extension() == Some("cur".as_ref())).next().unwrap();
+    let mut files = std::fs::read_dir(storage).unwrap().map(|f| f.unwrap().path());
+    let cursor = files.find(|f| f.extension() == Some("cur".as_ref())).unwrap();
     let bytes = std::fs::read(cursor).unwrap();
     let slot = [2, 3]
         .map(|i| &bytes[i * 4096..])
