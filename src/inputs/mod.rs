@@ -24,6 +24,8 @@ use crate::text::Library;
 mod cloudwatch;
 mod dummy;
 mod forward;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod listen;
 mod read;
 mod split;
@@ -33,7 +35,15 @@ mod tcp;
 mod testing;
 
 /// Every input there is.
-pub const KINDS: &[&InputKind] = &[&cloudwatch::KIND, &dummy::KIND, &forward::KIND, &stdin::KIND, &tcp::KIND];
+pub const KINDS: &[&InputKind] = &[
+    &cloudwatch::KIND,
+    &dummy::KIND,
+    &forward::KIND,
+    #[cfg(feature = "kafka")]
+    &kafka::KIND,
+    &stdin::KIND,
+    &tcp::KIND,
+];
 
 /// A row of the table.
 pub struct InputKind {

@@ -135,7 +135,11 @@ impl KeptCredentials {
         (!due).then_some(current)
     }
 
-    async fn get(&self) -> Result<Credentials, CredentialsError> {
+    /// The credentials to use now.
+    ///
+    /// # Errors
+    /// What was tried to get some.
+    pub async fn get(&self) -> Result<Credentials, CredentialsError> {
         if let Some(current) = self.fresh() {
             return Ok(current);
         }

@@ -8,6 +8,8 @@ mod client;
 mod client_tls;
 mod conn;
 mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod listener;
 #[cfg(test)]
 pub(crate) mod test_certs;

@@ -20,14 +20,25 @@ mod drive;
 mod file;
 mod format;
 mod forward;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod null;
+mod parcels;
 mod peer;
 mod retry;
 mod stdout;
 
 /// Every output there is.
-pub const KINDS: &[&OutputKind] =
-    &[&file::KIND, &stdout::KIND, &null::KIND, &forward::KIND, &cloudwatch::LOGS, &cloudwatch::GO];
+pub const KINDS: &[&OutputKind] = &[
+    &file::KIND,
+    &stdout::KIND,
+    &null::KIND,
+    &forward::KIND,
+    &cloudwatch::LOGS,
+    &cloudwatch::GO,
+    #[cfg(feature = "kafka")]
+    &kafka::KIND,
+];
 
 /// A row of the table.
 pub struct OutputKind {

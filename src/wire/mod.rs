@@ -11,5 +11,6 @@ pub mod json;
 pub mod json_in;
 pub mod json_scan;
 pub mod msgpack;
+pub mod msk_iam;
 pub mod print;
 pub mod sigv4;

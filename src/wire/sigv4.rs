@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 in its header form: was this request signed with that secret?
+//! AWS Signature Version 4 in its header form: was this request signed with that secret? And the signature of one.
 //!
 //! Enters: the `Authorization` header, the request's parts, the hash of its body, a secret. Leaves: who signed, and
 //! whether the signature is right, compared in constant time. Can go wrong: what [`Malformed`] says.
@@ -123,6 +123,12 @@ impl SigningKey {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return false };
         mac.update(string_to_sign(auth, request).as_bytes());
         mac.verify_slice(&theirs).is_ok()
+    }
+
+    /// The signature of a request in hexadecimal digits; `scope` says with what it is signed, its own signature does not
+    /// count.
+    pub fn sign(&self, scope: &Authorization<'_>, request: &Request<'_>) -> String {
+        hex(&hmac(&self.0, string_to_sign(scope, request).as_bytes()))
     }
 }
 
@@ -253,6 +259,13 @@ fn canonical_query(query: &str, out: &mut Vec<u8>) {
         out.push(b'=');
         out.extend_from_slice(value);
     }
+}
+
+/// Text as it stands in a query.
+pub fn encoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    encode(text.as_bytes(), &mut out);
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn encode(text: &[u8], out: &mut Vec<u8>) {

@@ -12,8 +12,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::message::{Found, Head, Message, Oversize, TRUNCATED, cut, head};
-use super::parcels::{ParcelId, Parcels};
 use crate::observe::counters::Drop as DropReason;
+use crate::outputs::parcels::{ParcelId, Parcels};
 use crate::rt::Charge;
 use crate::wire::json::Json;
 

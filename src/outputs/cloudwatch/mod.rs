@@ -8,7 +8,6 @@ mod api;
 mod batch;
 mod message;
 mod names;
-mod parcels;
 mod run;
 mod settings;
 mod streams;

@@ -11,6 +11,8 @@ enum Form {
     Double,
     /// `2025-10-09T08:53:20.123456Z`
     Iso8601,
+    /// `2025-10-09T08:53:20.123456789Z`
+    Iso8601Ns,
     /// Whole seconds.
     Epoch,
     /// Whole milliseconds.
@@ -56,21 +58,41 @@ pub(in crate::outputs) fn json_date(
     if crate::config::value::boolean(key) == Some(false) {
         return None;
     }
-    let mut json_key = Vec::new();
-    Json { escape_unicode }.write_str(&mut json_key, key.as_bytes());
-    json_key.push(b':');
-    Some(JsonDate { key: key.as_bytes().to_vec(), json_key, form, second: None })
+    Some(JsonDate::new(key, form, Json { escape_unicode }))
 }
 
 impl JsonDate {
+    fn new(key: &str, form: Form, json: Json) -> JsonDate {
+        let mut json_key = Vec::new();
+        json.write_str(&mut json_key, key.as_bytes());
+        json_key.push(b':');
+        JsonDate { key: key.as_bytes().to_vec(), json_key, form, second: None }
+    }
+
+    /// A date field as the kafka output has it: `double`, `iso8601` or `iso8601_ns`; `None` for another format.
+    pub(in crate::outputs) fn named(key: &str, format: &str, json: Json) -> Option<JsonDate> {
+        let form = match format.to_ascii_lowercase().as_str() {
+            "double" => Form::Double,
+            "iso8601" => Form::Iso8601,
+            "iso8601_ns" => Form::Iso8601Ns,
+            _ => return None,
+        };
+        Some(JsonDate::new(key, form, json))
+    }
+
     /// The key's text.
-    pub(super) fn key(&self) -> &[u8] {
+    pub(in crate::outputs) fn key(&self) -> &[u8] {
         &self.key
     }
 
     /// Appends key and value.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, time: Time) {
+    pub(in crate::outputs) fn write(&mut self, out: &mut Vec<u8>, time: Time) {
         out.extend_from_slice(&self.json_key);
+        self.write_value(out, time);
+    }
+
+    /// Appends the value.
+    pub(in crate::outputs) fn write_value(&mut self, out: &mut Vec<u8>, time: Time) {
         match self.form {
             Form::Double => {
                 microseconds(out, time);
@@ -80,12 +102,13 @@ impl JsonDate {
             }
             Form::Epoch => out.extend_from_slice(itoa::Buffer::new().format(time.sec).as_bytes()),
             Form::EpochMs => out.extend_from_slice(itoa::Buffer::new().format(time.millis()).as_bytes()),
-            Form::Iso8601 => self.calendar(out, time, 'T', b"Z\""),
-            Form::JavaSql => self.calendar(out, time, ' ', b"\""),
+            Form::Iso8601 => self.calendar(out, time, 'T', (6, b"Z\"")),
+            Form::Iso8601Ns => self.calendar(out, time, 'T', (9, b"Z\"")),
+            Form::JavaSql => self.calendar(out, time, ' ', (6, b"\"")),
         }
     }
 
-    fn calendar(&mut self, out: &mut Vec<u8>, time: Time, between: char, end: &[u8]) {
+    fn calendar(&mut self, out: &mut Vec<u8>, time: Time, between: char, (digits, end): (usize, &[u8])) {
         let text = match &self.second {
             Some((sec, text)) if *sec == time.sec => text,
             _ => {
@@ -106,8 +129,7 @@ impl JsonDate {
         };
         out.extend_from_slice(text.as_bytes());
         // Cut off, not rounded.
-        let [a, b, c, d, e, f, ..] = nine_digits(time.nsec);
-        out.extend_from_slice(&[a, b, c, d, e, f]);
+        out.extend(nine_digits(time.nsec).iter().take(digits));
         out.extend_from_slice(end);
     }
 }

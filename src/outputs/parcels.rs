@@ -27,7 +27,7 @@ struct Parcel {
     through: Vec<u32>,
 }
 
-/// A record that CloudWatch does not have.
+/// A record that the output does not have.
 struct Bad {
     start: usize,
     end: usize,
