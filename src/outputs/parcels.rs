@@ -90,24 +90,29 @@ impl Parcels {
         }
     }
 
-    /// So many of its records have their fate; of those that are through or [`Parcels::bad`] it gives where they `begin`.
-    /// Gives the delivery back when that was the last.
-    pub(super) fn finish(
+    /// Of the `records` that are about to be finished, those that did not become [`Parcels::bad`] are through: where they
+    /// begin. Remembered only while others of the delivery are not.
+    pub(super) fn through(
         &mut self,
         id: ParcelId,
         records: u64,
         begin: impl Iterator<Item = u32>,
         now: Instant,
-    ) -> Option<Settled> {
+    ) {
+        let Some(Some(parcel)) = self.slots.get_mut(id as usize) else { return };
+        if parcel.left > records && parcel.delivery.is_stored() {
+            let bad = &parcel.bad;
+            parcel.through.extend(begin.filter(|at| !bad.iter().any(|b| b.start == *at as usize)));
+            self.tell.get_or_insert(now + STUCK);
+        }
+    }
+
+    /// So many of its records have their fate. Gives the delivery back when that was the last.
+    pub(super) fn finish(&mut self, id: ParcelId, records: u64) -> Option<Settled> {
         let slot = self.slots.get_mut(id as usize)?;
         let parcel = slot.as_mut()?;
         parcel.left = parcel.left.saturating_sub(records);
         if parcel.left > 0 {
-            if parcel.delivery.is_stored() {
-                let bad = &parcel.bad;
-                parcel.through.extend(begin.filter(|at| !bad.iter().any(|b| b.start == *at as usize)));
-                self.tell.get_or_insert(now + STUCK);
-            }
             return None;
         }
         let parcel = slot.take()?;
@@ -230,13 +235,12 @@ mod tests {
         let mut parcels = Parcels::default();
         let id = parcels.add(rx.recv().await.unwrap());
         let detail: Arc<str> = "bad".into();
-        let now = Instant::now();
-        assert!(parcels.finish(id, 1, [0].into_iter(), now).is_none());
+        assert!(parcels.finish(id, 1).is_none());
         // Three in a row, over the border between two tags; one of them in two pieces.
         for range in [(10, 20), (20, 30), (30, 40), (30, 40)] {
             parcels.bad(id, range, DropReason::Rejected, &detail);
         }
-        parcels.finish(id, 3, [10, 20, 30].into_iter(), now).unwrap().settle().await;
+        parcels.finish(id, 3).unwrap().settle().await;
         assert!(parcels.is_empty());
         assert_eq!(wait.verdict(), Verdict::Pending);
         let counts: Vec<u64> = std::iter::from_fn(|| inbox.try_recv())
@@ -293,17 +297,20 @@ mod tests {
         let mut parcels = Parcels::default();
         let (a, b) = (parcels.add(rx.recv().await.unwrap()), parcels.add(rx.recv().await.unwrap()));
         parcels.bad(a, (10, 20), DropReason::Rejected, &"bad".into());
-        assert!(parcels.finish(a, 3, [20, 10, 0].into_iter(), now).is_none());
-        assert!(parcels.finish(b, 1, [10].into_iter(), now).is_none());
+        parcels.through(a, 3, [20, 10, 0].into_iter(), now);
+        parcels.through(b, 1, [10].into_iter(), now);
+        assert!(parcels.finish(a, 3).is_none() && parcels.finish(b, 1).is_none());
         parcels.tell(now);
         assert_eq!(heard(), []);
         parcels.tell(parcels.next_tell().unwrap());
         assert_eq!(heard(), [(7, Some(vec![0, 2])), (8, Some(vec![3]))]);
         assert_eq!(parcels.next_tell(), None);
-        parcels.finish(a, 1, [30].into_iter(), now).unwrap().settle().await;
+        parcels.through(a, 1, [30].into_iter(), now);
+        parcels.finish(a, 1).unwrap().settle().await;
         assert_eq!(heard(), [(7, None)]);
         // The process ends.
-        assert!(parcels.finish(b, 1, [30].into_iter(), now).is_none());
+        parcels.through(b, 1, [30].into_iter(), now);
+        assert!(parcels.finish(b, 1).is_none());
         drop(parcels);
         assert_eq!(heard(), [(8, Some(vec![5]))]);
     }

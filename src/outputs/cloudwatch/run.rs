@@ -167,7 +167,7 @@ impl Runner {
         let (chunk, urgent) = (Arc::clone(&delivery.chunk), delivery.wants_ack());
         let parcel = self.parcels.add(delivery);
         if chunk.count == 0 {
-            self.settled.extend(self.parcels.finish(parcel, 0, std::iter::empty(), Instant::now()));
+            self.settled.extend(self.parcels.finish(parcel, 0));
             return;
         }
         self.cursor = Some(Cursor { parcel, chunk, urgent, segment: 0, at: 0 });
@@ -251,7 +251,7 @@ impl Runner {
                 let after = size(&stream.pending);
                 let events = batch.as_ref().map_or(0, |b| b.items.len());
                 self.streams.took(id, before.0 - after.0, before.1 - after.1, (events + unsent.len()) as u64);
-                self.unsent(unsent, now);
+                self.unsent(unsent);
                 batch
             }
         };
@@ -268,7 +268,7 @@ impl Runner {
         });
     }
 
-    fn unsent(&mut self, unsent: Vec<Unsent>, now: Instant) {
+    fn unsent(&mut self, unsent: Vec<Unsent>) {
         for u in unsent {
             let records = match self.parcels.chunk(u.parcel) {
                 // A run that is broken counts as all of its records; the rest of a chunk's arithmetic depends on it.
@@ -276,7 +276,7 @@ impl Runner {
                 None => continue,
             };
             self.parcels.bad(u.parcel, u.range, u.why, &Arc::from(u.detail));
-            self.settled.extend(self.parcels.finish(u.parcel, records, std::iter::empty(), now));
+            self.settled.extend(self.parcels.finish(u.parcel, records));
         }
     }
 
@@ -426,7 +426,8 @@ impl Runner {
             let whole = run.iter().filter(|item| item.last);
             if let Some(Item { parcel, .. }) = run.first() {
                 let (records, begin) = (whole.clone().count() as u64, whole.map(|item| item.start));
-                self.settled.extend(self.parcels.finish(*parcel, records, begin, now));
+                self.parcels.through(*parcel, records, begin, now);
+                self.settled.extend(self.parcels.finish(*parcel, records));
             }
         }
         self.keep(batch.body);
