@@ -19,6 +19,7 @@
 //! floor and `config`, never another room; `pipeline` imports rooms; `cli` imports `pipeline`. A test reads the sources
 //! and enforces it.
 
+pub mod agent;
 pub mod buffer;
 pub mod cli;
 pub mod config;

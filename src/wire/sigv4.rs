@@ -1,7 +1,8 @@
-//! AWS Signature Version 4 in its header form: was this request signed with that secret? And the signature of one.
+//! AWS Signature Version 4 in its header form: was this request signed with that secret? And the signature of our own.
 //!
 //! Enters: the `Authorization` header, the request's parts, the hash of its body, a secret. Leaves: who signed, and
-//! whether the signature is right, compared in constant time. Can go wrong: what [`Malformed`] says.
+//! whether the signature is right, compared in constant time; or the header that says so of a request of ours. Can go
+//! wrong: what [`Malformed`] says.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
 use std::fmt::Write;
@@ -115,6 +116,15 @@ impl SigningKey {
         let key =
             [region, service, "aws4_request"].iter().fold(first, |key, part| hmac(&key, part.as_bytes()));
         SigningKey(key)
+    }
+
+    /// The `Authorization` header of a request that we make; `auth.signature` does not matter.
+    pub fn authorization(&self, auth: &Authorization<'_>, request: &Request<'_>) -> String {
+        let signature = hex(&hmac(&self.0, string_to_sign(auth, request).as_bytes()));
+        format!(
+            "{ALGORITHM} Credential={}/{}/{}/{}/aws4_request, SignedHeaders={}, Signature={signature}",
+            auth.access_key_id, auth.date, auth.region, auth.service, auth.signed_headers
+        )
     }
 
     /// Whether the request was signed with this key. Takes as long whatever part of the signature is wrong.

@@ -1,0 +1,49 @@
+//! From a pipe of a process to its log driver.
+//!
+//! Enters: the read end. Leaves: messages, in order, each waited for where the driver blocks: then the pipe fills and the
+//! process waits, as under docker. Ends at the stream's end. Can go wrong: the pipe; that ends the stream.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::unix::pipe::Receiver;
+
+use super::split::Splitter;
+use super::{Driver, Source};
+use crate::record::Time;
+
+/// Reads between two chances for others: one loud container must not keep the rest waiting.
+const TURN: usize = 32;
+
+/// Copies until the stream ends.
+///
+/// # Errors
+/// The pipe's.
+pub(in crate::agent) async fn copy(from: Receiver, source: Source, driver: Arc<Driver>) -> io::Result<()> {
+    let mut splitter = Splitter::new(source, driver.part());
+    let mut bytes = [0; 2048];
+    let mut turn = 0;
+    loop {
+        let room = bytes.get_mut(..splitter.room()).unwrap_or_default();
+        let read = match from.try_read(room) {
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                from.readable().await?;
+                continue;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        splitter.feed(room.get(..read).unwrap_or_default());
+        while let Some(message) = splitter.next(Time::now()) {
+            driver.log(message).await;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        turn += 1;
+        if turn % TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Task definitions -> running tasks, with FireLens wired as ECS wires it.
+
+pub mod drivers;
