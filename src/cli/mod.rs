@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::agent::process;
 use args::{COMMANDS, Cli, Command};
 
 /// Exit code: the configuration or the command line was refused.
@@ -23,6 +24,15 @@ pub const EXIT_USAGE: u8 = 2;
 /// Runs the command line. Without a command, or when the program is called `fluent-bit`, the flags are Fluent Bit's.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
+    // What the agent starts, before anything else: these live in every container's memory and start-up time.
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some("exec-stage") => return process::exec_stage(),
+        Some("supervise") => {
+            let rest = args.iter().skip(2).map(|a| a.to_string_lossy().into_owned());
+            return process::supervise(&rest.collect::<Vec<_>>());
+        }
+        _ => {}
+    }
     if flags::are_flags(&args, COMMANDS) {
         return match flags::parse(&args) {
             Ok(job) => job::run(&job),

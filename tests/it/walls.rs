@@ -18,7 +18,8 @@ fn may_import(room: &str) -> Vec<&'static str> {
         "config" => FLOOR.to_vec(),
         r if ROOMS.contains(&r) => [FLOOR, &config].concat(),
         "pipeline" => [FLOOR, &config, ROOMS].concat(),
-        "cli" => [FLOOR, &config, &["pipeline"]].concat(),
+        "agent" => [FLOOR, &config].concat(),
+        "cli" => [FLOOR, &config, &["agent", "pipeline"]].concat(),
         other => panic!("src/{other} is not in the table of tests/it/walls.rs: say what it may import"),
     }
 }

@@ -1,0 +1,235 @@
+//! What the agent tells a supervisor, and what it hears: plain structs, and how they stand on a line of JSON.
+//!
+//! Enters: requests of the agent, one a line. Leaves: answers by their number, and states of containers whenever they
+//! change, also one a line. Can go wrong: a line that is too long or is no request; its sender is told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest line, either way.
+pub(super) const LINE_MAX: usize = 4 << 20;
+
+/// A container, complete: nothing is looked up later.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Spec {
+    /// Name in the task definition.
+    pub(super) name: String,
+    /// 64 hexadecimal digits.
+    pub(super) id: String,
+    /// The name that docker would show, `ecs-family-1-name-hex`.
+    pub(super) docker_name: String,
+    pub(super) image: String,
+    /// entryPoint and command.
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) cwd: Option<String>,
+    /// `user`, `user:group`, by name or number.
+    pub(super) user: Option<String>,
+    pub(super) hostname: Option<String>,
+    pub(super) ulimits: Vec<Ulimit>,
+    /// Bytes.
+    pub(super) memory: Option<u64>,
+    /// Bytes.
+    pub(super) memory_reservation: Option<u64>,
+    pub(super) cpu_shares: Option<u64>,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) health: Option<HealthCheck>,
+    /// `fluentd`, `awslogs`, `json-file`, `none`.
+    pub(super) log_driver: String,
+    pub(super) log_options: BTreeMap<String, String>,
+    pub(super) log_path: PathBuf,
+    pub(super) no_new_privileges: bool,
+}
+
+/// `ulimits` of a task definition; -1 is no limit.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Ulimit {
+    pub(super) name: String,
+    pub(super) soft: i64,
+    pub(super) hard: i64,
+}
+
+/// A file or directory that a container sees elsewhere.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub(super) struct Mount {
+    /// `None`: a tmpfs.
+    pub(super) source: Option<PathBuf>,
+    pub(super) target: PathBuf,
+    pub(super) read_only: bool,
+    /// Bytes of a tmpfs.
+    pub(super) size: Option<u64>,
+}
+
+/// A health check; times in milliseconds.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct HealthCheck {
+    /// What is run; for `CMD-SHELL` a shell and its argument.
+    pub(super) argv: Vec<String>,
+    pub(super) interval: u64,
+    pub(super) timeout: u64,
+    pub(super) retries: u32,
+    pub(super) start_period: u64,
+}
+
+/// A request of the agent.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Request {
+    /// The answer has the same.
+    pub(super) id: u64,
+    #[serde(flatten)]
+    pub(super) call: Call,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub(super) enum Call {
+    Create {
+        spec: Box<Spec>,
+    },
+    Start {
+        name: String,
+    },
+    /// SIGTERM, and SIGKILL after so many milliseconds.
+    Stop {
+        name: String,
+        timeout: u64,
+    },
+    Kill {
+        name: String,
+        signal: i32,
+    },
+    Stats {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    /// The task is over: the supervisor ends. Refused while something runs.
+    End,
+}
+
+/// What a supervisor says.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Said {
+    /// The first line: everything that is known.
+    Hello {
+        pid: i32,
+        states: Vec<State>,
+    },
+    /// A container has changed.
+    State(Box<State>),
+    Answer {
+        id: u64,
+        result: Result<Done, Failure>,
+    },
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(super) struct Done {
+    pub(super) warnings: Vec<String>,
+    pub(super) stats: Option<Stats>,
+}
+
+/// Why a request failed, in ECS's terms.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Failure {
+    /// `CannotStartContainerError`, ...
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(name: &str, text: impl Into<String>) -> Failure {
+        Failure { name: name.to_owned(), text: text.into() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    #[default]
+    Created,
+    Running,
+    Exited,
+}
+
+/// A container as it stands.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(super) struct State {
+    pub(super) name: String,
+    pub(super) id: String,
+    /// Grows with every change.
+    pub(super) version: u64,
+    pub(super) status: Status,
+    pub(super) pid: Option<i32>,
+    /// Milliseconds since 1970, as the other times.
+    pub(super) created: i64,
+    pub(super) started: Option<i64>,
+    pub(super) finished: Option<i64>,
+    /// Of the last run; 126 and 127 where it could not be started.
+    pub(super) exit_code: Option<i32>,
+    pub(super) oom: bool,
+    /// Why it could not be started.
+    pub(super) error: Option<String>,
+    pub(super) health: Option<Health>,
+    /// How often it was started.
+    pub(super) starts: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum HealthStatus {
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+/// What the health check says.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub(super) struct Health {
+    pub(super) status: HealthStatus,
+    pub(super) since: Option<i64>,
+    pub(super) exit_code: Option<i32>,
+    /// At most 1024 bytes.
+    pub(super) output: String,
+}
+
+/// What a container uses.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub(super) struct Stats {
+    /// Nanoseconds of CPU.
+    pub(super) cpu: u64,
+    /// Bytes.
+    pub(super) memory: u64,
+    pub(super) memory_limit: Option<u64>,
+    pub(super) processes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_stand_on_a_line() {
+        let request = Request { id: 7, call: Call::Stop { name: "web".into(), timeout: 30_000 } };
+        let line = serde_json::to_string(&request).unwrap();
+        assert_eq!(line, r#"{"id":7,"op":"stop","name":"web","timeout":30000}"#);
+        assert!(matches!(serde_json::from_str::<Request>(&line).unwrap().call, Call::Stop { .. }));
+        let said = Said::Answer { id: 7, result: Err(Failure::new("X", "y")) };
+        let line = serde_json::to_string(&said).unwrap();
+        assert_eq!(line, r#"{"answer":{"id":7,"result":{"Err":{"name":"X","text":"y"}}}}"#);
+        assert!(serde_json::from_str::<Said>(&line).is_ok());
+    }
+}
