@@ -7,13 +7,16 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, OFlags, StatVfsMountFlags, Uid};
+use rustix::fs::{CWD, Gid, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::mount::{mount, mount_bind_recursive, mount_change, mount_remount, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    mount, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
+};
 use rustix::process::{chdir, getegid, geteuid, pivot_root};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -94,9 +97,8 @@ pub(super) fn build(mounts: &[Mount], needed: &[&Path], scratch: &Path) -> Resul
             let source = mount.source.as_deref().unwrap_or(Path::new("tmpfs"));
             format!("cannot mount {} at {}: {e}", source.display(), mount.target.display())
         };
-        // Held open: a later mount may hide the way to it.
         sources.push(match &mount.source {
-            Some(path) => Some(Handle::open(path).map_err(failed)?),
+            Some(path) => Some(Source::take(path).map_err(failed)?),
             None => None,
         });
     }
@@ -111,12 +113,10 @@ pub(super) fn build(mounts: &[Mount], needed: &[&Path], scratch: &Path) -> Resul
             let from = spec.source.as_deref().unwrap_or(Path::new("tmpfs"));
             format!("cannot mount {} at {}: {e}", from.display(), spec.target.display())
         };
-        let is_dir = source.as_ref().is_none_or(|s| s.meta.is_dir());
+        let is_dir = source.as_ref().is_none_or(|s| s.is_dir);
         tree.ensure(&spec.target, is_dir).map_err(failed)?;
         match source {
-            Some(source) => {
-                mount_bind_recursive(source.path(), &spec.target).map_err(|e| failed(e.into()))?;
-            }
+            Some(source) => source.put(&spec.target).map_err(failed)?,
             None => tmpfs(&spec.target, spec.size, 0o1777).map_err(failed)?,
         }
         if spec.read_only {
@@ -127,6 +127,43 @@ pub(super) fn build(mounts: &[Mount], needed: &[&Path], scratch: &Path) -> Resul
         tree.ensure(dir, true).map_err(|e| format!("mkdir {}: {e}", dir.display()))?;
     }
     Ok(())
+}
+
+/// What is to be mounted, taken before later mounts hide the way to it.
+struct Source {
+    is_dir: bool,
+    from: From,
+}
+
+enum From {
+    /// A mount without a place.
+    Mount(OwnedFd),
+    /// Before Linux 5.2 there are none.
+    Path(PathBuf),
+}
+
+impl Source {
+    fn take(path: &Path) -> io::Result<Source> {
+        let is_dir = fs::metadata(path)?.is_dir();
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let from = match open_tree(CWD, path, flags) {
+            Ok(mount) => From::Mount(mount),
+            Err(Errno::NOSYS) => From::Path(path.to_owned()),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Source { is_dir, from })
+    }
+
+    fn put(&self, target: &Path) -> io::Result<()> {
+        match &self.from {
+            From::Mount(mount) => {
+                move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?
+            }
+            From::Path(path) => mount_bind_recursive(path, target)?,
+        }
+        Ok(())
+    }
 }
 
 /// A file or directory, held open without reading it.
