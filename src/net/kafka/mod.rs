@@ -148,15 +148,16 @@ fn property(key: &str, value: &str) -> Result<(), String> {
 /// during an outage, and outages have lines of our own.
 pub fn log(label: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "CONFWARN" {
-        // Properties of the other side's are in the configuration that both share.
-        let of_us = !message.contains("property and will be ignored");
-        if of_us {
+        // What we set ourselves is no news: it is called experimental since its beginning.
+        if !message.contains("enable.gapless.guarantee") {
             tracing::warn!(plugin = %label, "librdkafka: {message}");
             return;
         }
     }
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical
+            if facility != "FATAL" =>
+        {
             tracing::error!(plugin = %label, %facility, "librdkafka: {message}");
         }
         _ => tracing::debug!(plugin = %label, %facility, "librdkafka: {message}"),

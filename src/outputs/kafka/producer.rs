@@ -82,10 +82,10 @@ impl Factory {
         Factory { label, config, idempotent, tokens: tokens.map(Arc::new), batch: None, tasks: Tasks::new() }
     }
 
-    /// Batches were too large, though no message in them was: smaller ones from here on. Gives their size.
+    /// Batches are larger than their topic takes them: smaller ones from here on. Gives their size.
     pub(super) fn shrink(&mut self) -> u32 {
         let now = self.batch.or_else(|| self.config.get("batch.size")?.parse().ok()).unwrap_or(BATCH);
-        *self.batch.insert((now / 4).max(SMALLEST))
+        *self.batch.insert((now / 8).max(SMALLEST))
     }
 
     /// A new producer.
@@ -116,11 +116,14 @@ impl Factory {
             properties.create_with_context(listener).map_err(|e| words(&e))?;
         let producer = Arc::new(producer);
         let end = Arc::new(AtomicBool::new(false));
-        let (mine, ends) = (Arc::clone(&producer), Arc::clone(&end));
+        let (mine, ends, heard) = (Arc::clone(&producer), Arc::clone(&end), Arc::clone(&reports));
         self.tasks
             .thread("kafka reports", move || {
                 while !ends.load(Relaxed) {
                     mine.poll(LISTEN);
+                    if let Some((_, words)) = mine.client().fatal_error() {
+                        heard.fatal(words);
+                    }
                 }
             })
             .map_err(|e| format!("cannot start a thread: {e}"))?;
@@ -207,7 +210,8 @@ impl ClientContext for Listener {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error {
-            KafkaError::Global(Code::Fatal) => self.reports.fatal(reason.to_owned()),
+            // The thread looks for the end of its producer.
+            KafkaError::Global(code) if fate(code) != Fate::Hindered => {}
             KafkaError::Global(code) => {
                 self.reports.trouble(match kafka::advice(code) {
                     Some(advice) => format!("{reason}; {advice}"),
@@ -258,6 +262,7 @@ pub(super) fn fate(code: Code) -> Fate {
         | Code::UnknownProducerId
         | Code::InvalidProducerEpoch
         | Code::InvalidProducerIdMapping
+        | Code::Fenced
         | Code::DestroyBroker
         | Code::BrokerDestroy => Fate::Again,
         Code::MessageTimedOut
@@ -266,6 +271,7 @@ pub(super) fn fate(code: Code) -> Fate {
         | Code::TimedOutQueue
         | Code::RequestTimedOut
         | Code::AllBrokersDown
+        | Code::Resolve
         | Code::UnknownTopic
         | Code::UnknownPartition
         | Code::UnknownTopicOrPartition

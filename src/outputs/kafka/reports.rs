@@ -114,8 +114,10 @@ impl Reports {
 
     /// The producer has given up.
     pub(super) fn fatal(&self, cause: String) {
-        self.state().news.fatal = Some(cause);
-        self.changed.notify_one();
+        let known = self.state().news.fatal.replace(cause).is_some();
+        if !known {
+            self.changed.notify_one();
+        }
     }
 
     /// What has come since the last call.

@@ -54,8 +54,6 @@ pub(super) struct Runner {
     suspects: usize,
     /// Nothing new is sent until what goes again has arrived.
     confirming: bool,
-    /// Of what went alone, some was refused.
-    culprit: bool,
     cursor: Option<Cursor>,
     failed: Vec<Failure>,
     phase: Phase,
@@ -114,7 +112,6 @@ impl Runner {
             again: VecDeque::new(),
             suspects: 0,
             confirming: false,
-            culprit: false,
             cursor: None,
             failed: Vec::new(),
             phase: Phase::Flowing,
@@ -231,7 +228,6 @@ impl Runner {
         }
         for failure in news.failed {
             if self.producer.mode == Mode::Alone && fate(failure.code) == Fate::Suspect {
-                self.culprit = true;
                 self.letters.refused(failure, cause(failure.code));
             } else {
                 self.failed.push(failure);
@@ -319,6 +315,9 @@ impl Runner {
         slips.extend(waiting.collect::<Vec<_>>());
         slips.sort_unstable_by_key(|(key, ..)| *key);
 
+        let is_suspect = |code: Option<Code>| code.is_some_and(|code| fate(code) == Fate::Suspect);
+        // A message that was refused in company may be innocent; of one alone the broker has said enough.
+        let company = slips.iter().filter(|(.., code)| is_suspect(*code)).count() > 1;
         let (mut hindered, mut suspects) = (None, 0);
         let mut suspect = None;
         let mut kept = VecDeque::with_capacity(slips.len());
@@ -342,11 +341,15 @@ impl Runner {
                 self.letters.slip(&slip, DropReason::Retries, cause.unwrap_or_else(|| "too old".to_owned()));
                 continue;
             }
-            kept.push_back(slip);
             if what == Fate::Suspect {
-                suspects = kept.len();
                 suspect = code;
+                if !company {
+                    self.letters.slip(&slip, DropReason::Rejected, code.map(cause).unwrap_or_default());
+                    continue;
+                }
+                suspects = kept.len() + 1;
             }
+            kept.push_back(slip);
         }
         if resign && let Some(cursor) = self.cursor.take_if(|c| self.sheets.is_old(c.parcel)) {
             self.give_up_rest(&cursor);
@@ -357,14 +360,18 @@ impl Runner {
         self.confirming = true;
         queue.counters().retries.fetch_add(1, Relaxed);
 
-        let gap = suspects > 0;
-        if gap {
-            self.culprit = false;
+        let gap = suspect.is_some();
+        if company {
             let cause = suspect.map(cause).unwrap_or_default();
             tracing::warn!(output = %queue.label(), %cause, records = suspects,
                 "Kafka refused a batch; its records are sent one by one");
+            if suspect == Some(Code::MessageSizeTooLarge) {
+                let batch = self.factory.shrink();
+                tracing::warn!(output = %queue.label(), batch,
+                    "batches are made smaller; set rdkafka.batch.size below max.message.bytes of the topic");
+            }
             self.wanted = Some(Mode::Alone);
-        } else if fatal.is_some() || resign || self.producer.mode == Mode::Alone {
+        } else if gap || fatal.is_some() || resign || self.producer.mode == Mode::Alone {
             self.wanted = Some(Mode::Bulk);
         }
         let mut wait = Duration::ZERO;
@@ -524,11 +531,6 @@ impl Runner {
             self.hear(queue);
             if !matches!(self.phase, Phase::Flowing) {
                 return;
-            }
-            if !self.culprit {
-                let batch = self.factory.shrink();
-                tracing::warn!(output = %queue.label(), batch,
-                    "every record went by itself: batches were too large and are made smaller; set rdkafka.batch.size below max.message.bytes of the topic");
             }
             self.wanted = Some(Mode::Bulk);
             self.remake(queue);
