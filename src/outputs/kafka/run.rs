@@ -84,8 +84,16 @@ enum Phase {
         resign: bool,
     },
     Waiting {
+        since: Instant,
         until: Instant,
     },
+}
+
+impl Phase {
+    fn waiting(time: Duration) -> Phase {
+        let since = Instant::now();
+        Phase::Waiting { since, until: since + time }
+    }
 }
 
 /// What became of a record that was to be sent.
@@ -96,6 +104,8 @@ enum Sent {
     /// It stays, with all behind it.
     Full,
     Dead,
+    /// As if it had been reported: its topic is known not to be there.
+    Failed(Code),
     Bad(String),
 }
 
@@ -185,8 +195,8 @@ impl Runner {
         match &self.phase {
             Phase::Draining { .. } => Some(now + TICK),
             // It is seen soon when the process is to stop.
-            Phase::Waiting { until } if closing => Some((now + NAP).min(*until)),
-            Phase::Waiting { until } => Some((now + TICK).min(*until)),
+            Phase::Waiting { until, .. } if closing => Some((now + NAP).min(*until)),
+            Phase::Waiting { until, .. } => Some((now + TICK).min(*until)),
             Phase::Flowing if self.cursor.is_some() || self.wanted.is_some() || !self.again.is_empty() => {
                 Some(now + TICK)
             }
@@ -261,12 +271,13 @@ impl Runner {
                 }
                 let (fatal, resign) = (fatal.take(), *resign);
                 // Reports that came after the last look.
-                self.phase = Phase::Waiting { until: Instant::now() };
+                self.phase = Phase::waiting(Duration::ZERO);
                 self.hear_last();
                 self.drained(fatal, resign, queue);
             }
-            Phase::Waiting { until } => {
-                if Instant::now() < *until && !queue.closed() {
+            Phase::Waiting { since, until } => {
+                let until = if queue.closed() { (*since + NAP).min(*until) } else { *until };
+                if Instant::now() < until {
                     return self.resign_if_hopeless();
                 }
                 self.phase = Phase::Flowing;
@@ -301,7 +312,7 @@ impl Runner {
             Err(cause) => {
                 tracing::error!(output = %queue.label(), %cause, "cannot make a producer; records are kept");
                 self.waves = self.waves.saturating_add(1);
-                self.phase = Phase::Waiting { until: Instant::now() + self.retry.wait(self.waves) };
+                self.phase = Phase::waiting(self.retry.wait(self.waves));
             }
         }
     }
@@ -389,7 +400,7 @@ impl Runner {
         }
         self.phase = match wait {
             Duration::ZERO => Phase::Flowing,
-            wait => Phase::Waiting { until: Instant::now() + wait },
+            wait => Phase::waiting(wait),
         };
     }
 
@@ -435,9 +446,7 @@ impl Runner {
         let now = Time::now().sec;
         let alone = self.producer.mode == Mode::Alone;
         while let Some(slip) = self.again.front().filter(|_| !alone || self.suspects > 0) {
-            if self.sheets.weight() >= FULL && !self.producer.reports.is_empty() {
-                return;
-            }
+            // What goes again has been in librdkafka's queue before: there is room for it.
             let Some(chunk) = self.sheets.chunk(slip.parcel) else {
                 self.again.pop_front();
                 continue;
@@ -450,6 +459,11 @@ impl Runner {
             match sent {
                 Sent::Out { .. } => {}
                 Sent::Full | Sent::Dead => return self.producer.reports.unexpect(parcel, 1),
+                Sent::Failed(code) => {
+                    self.again.pop_front();
+                    self.failed.push(Failure { parcel, index, code });
+                    return self.producer.reports.unexpect(parcel, 1);
+                }
                 Sent::Bad(detail) => {
                     self.producer.reports.unexpect(parcel, 1);
                     self.letters.slip(slip, DropReason::Rejected, detail);
@@ -487,6 +501,13 @@ impl Runner {
                         unsent = unsent.saturating_sub(1);
                     }
                     Sent::Full | Sent::Dead => {
+                        whole = false;
+                        break 'all;
+                    }
+                    Sent::Failed(code) => {
+                        self.failed.push(Failure { parcel, index: cursor.index, code });
+                        cursor.at = end.unwrap_or(seg.end);
+                        cursor.index += 1;
                         whole = false;
                         break 'all;
                     }
@@ -565,6 +586,7 @@ fn send(
                 Ok(()) => Sent::Out { bytes: bytes + OVERHEAD },
                 Err(Untaken::Full) => Sent::Full,
                 Err(Untaken::Dead) => Sent::Dead,
+                Err(Untaken::Refused(code)) if fate(code) == Fate::Hindered => Sent::Failed(code),
                 Err(Untaken::Refused(code)) => Sent::Bad(cause(code)),
             };
             (sent, Some(end))
