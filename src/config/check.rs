@@ -222,6 +222,9 @@ pub fn unknown_plugin(
     let lower = name.to_ascii_lowercase();
     let known: Vec<&str> = known.collect();
     let list = format!("firelane has {}", known.join(", "));
+    if lower == "kafka" && !cfg!(feature = "kafka") {
+        return (format!("{what} \"{name}\" was left out of this build of firelane"), list);
+    }
     if theirs.contains(&lower.as_str()) {
         return (format!("{what} \"{name}\" of Fluent Bit is not built into firelane yet"), list);
     }

@@ -12,6 +12,7 @@ enum Form {
     /// `2025-10-09T08:53:20.123456Z`
     Iso8601,
     /// `2025-10-09T08:53:20.123456789Z`
+    #[cfg(feature = "kafka")]
     Iso8601Ns,
     /// Whole seconds.
     Epoch,
@@ -70,6 +71,7 @@ impl JsonDate {
     }
 
     /// A date field as the kafka output has it: `double`, `iso8601` or `iso8601_ns`; `None` for another format.
+    #[cfg(feature = "kafka")]
     pub(in crate::outputs) fn named(key: &str, format: &str, json: Json) -> Option<JsonDate> {
         let form = match format.to_ascii_lowercase().as_str() {
             "double" => Form::Double,
@@ -103,6 +105,7 @@ impl JsonDate {
             Form::Epoch => out.extend_from_slice(itoa::Buffer::new().format(time.sec).as_bytes()),
             Form::EpochMs => out.extend_from_slice(itoa::Buffer::new().format(time.millis()).as_bytes()),
             Form::Iso8601 => self.calendar(out, time, 'T', (6, b"Z\"")),
+            #[cfg(feature = "kafka")]
             Form::Iso8601Ns => self.calendar(out, time, 'T', (9, b"Z\"")),
             Form::JavaSql => self.calendar(out, time, ' ', (6, b"\"")),
         }
