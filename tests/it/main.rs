@@ -20,6 +20,7 @@ mod dead_letters;
 mod disk_full;
 mod forward_out;
 mod forward_peer;
+mod linked;
 mod memory;
 mod pieces;
 mod samples;

@@ -190,6 +190,25 @@ def its_own_kill_loses_nothing():
             return "%d records, %d twice" % (len(want), lines - len(want))
 
 
+def an_outage_of_120_megabytes():
+    """What ten minutes at a few MB/s are: the log takes it in while the broker is away, memory stays where it was."""
+    with kafka.kafka() as broker:
+        broker.topic("logs", 2)
+        broker.kill()
+        port, text = output(broker, service="storage.path {dir}/st", input="storage.type filesystem")
+        with router(text, [port]) as r:
+            feeds = [Feed(port, name, 1000, pad=560) for name in "ab"]
+            [f.start() for f in feeds]
+            fed(feeds)
+            away = peak_kib(r.process.pid) // 1024
+            broker.up()
+            suite.eventually("everything is there", lambda: broker.count("logs", 2) >= 200_000, 120, every=1)
+            peak = peak_kib(r.process.pid) // 1024
+            r.stop()
+            assert peak < 96, "%d MiB, %d while the broker was away" % (peak, away)
+            return "%s, %d MiB at most, %d while the broker was away" % (judged(broker, "logs", wanted(feeds)), peak, away)
+
+
 def batches_that_are_too_large():
     """A topic that takes 2,000 bytes: batches go one by one, in order, and only what is too large alone is a dead letter."""
     with kafka.kafka() as broker:
@@ -349,7 +368,7 @@ def from_firelane_to_firelane():
                 assert record["log"] == "h\u00e9" and record["n"] == (second or record["n"]), text
 
 
-TESTS = [once_and_in_order, its_own_kill_loses_nothing, batches_that_are_too_large,
+TESTS = [once_and_in_order, its_own_kill_loses_nothing, an_outage_of_120_megabytes, batches_that_are_too_large,
          a_topic_that_is_missing, it_signs_in, a_group_takes_over, from_firelane_to_firelane]
 
 if __name__ == "__main__":
