@@ -1,4 +1,12 @@
 //! Task definitions -> running tasks, with FireLens wired as ECS wires it.
+//!
+//! ```text
+//! file -> definition -> plan ----> engine ==runtime==> process (supervisors), docker (dockerd)
+//!                    -> firelens --^                      \-> drivers (docker's log drivers)
+//! ```
 
+pub mod definition;
 pub mod drivers;
+pub mod plan;
 pub mod process;
+pub mod runtime;

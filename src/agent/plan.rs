@@ -1,0 +1,69 @@
+//! What a runtime is to start: a task with everything decided.
+//!
+//! Enters: a task definition, and who runs it where. Leaves: plain structs, complete and serialisable: a runtime looks
+//! nothing up. Can go wrong: nothing here; what cannot be decided is refused before a plan is made.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::definition::{ContainerDefinition, Dependency, NetworkMode, Volume};
+
+/// A task.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct TaskPlan {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// `arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID`
+    pub arn: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Of the definition.
+    pub family: String,
+    /// Of the definition.
+    pub revision: u32,
+    /// How containers are connected.
+    pub network_mode: NetworkMode,
+    /// MiB of all containers together.
+    pub memory: Option<u64>,
+    /// CPU units of all containers together.
+    pub cpu: Option<u64>,
+    /// The task's own directory: state, FireLens's files, logs.
+    pub dir: PathBuf,
+    /// Volumes; those from elsewhere have been replaced.
+    pub volumes: Vec<Volume>,
+    /// The router's name.
+    pub firelens: Option<String>,
+    /// In the order of the definition.
+    pub containers: Vec<ContainerPlan>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ContainerPlan {
+    /// As the definition has it; what stands below replaces what it says.
+    pub definition: ContainerDefinition,
+    /// `arn:...:container/CLUSTER/TASK/UUID`
+    pub arn: String,
+    /// `ecs-FAMILY-REVISION-NAME-HEX`
+    pub docker_name: String,
+    /// `com.amazonaws.ecs.*` and the definition's own.
+    pub labels: BTreeMap<String, String>,
+    /// All of its environment, values in place of secrets.
+    pub environment: Vec<(String, String)>,
+    /// Dependencies, those that ECS adds by itself, too.
+    pub depends_on: Vec<Dependency>,
+    /// Files and directories of this machine that it sees: source, target, read only.
+    pub binds: Vec<(PathBuf, String, bool)>,
+    /// Docker's log driver: `fluentd`, `awslogs`, `json-file`, `none`, ...
+    pub log_driver: String,
+    /// The driver's options.
+    pub log_options: BTreeMap<String, String>,
+    /// Variables whose value is the address of the router, once that is known: `FLUENT_HOST`.
+    pub wants_router_address: bool,
+    /// What runs in place of the image's program where there are no images: `--exec NAME=COMMAND`.
+    pub exec: Option<Vec<String>>,
+}
