@@ -7,6 +7,7 @@
 
 pub mod definition;
 pub mod drivers;
+pub mod firelens;
 pub mod plan;
 pub mod process;
 pub mod runtime;
