@@ -7,7 +7,9 @@
 
 pub mod definition;
 pub mod drivers;
+pub mod engine;
 pub mod firelens;
 pub mod plan;
+pub mod planning;
 pub mod process;
 pub mod runtime;

@@ -1,0 +1,364 @@
+//! From a task definition to what a runtime is to start: what the ECS backend and the ECS agent decide.
+//!
+//! Enters: a checked definition, and the choices of whoever runs it. Leaves: a [`TaskPlan`], the router's configuration
+//! file, warnings. Can go wrong: a secret without a value, a container without a program, FireLens rules; each is an error
+//! by ECS's name for it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::definition::{
+    Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
+};
+use super::firelens::{self, Context, Source};
+use super::plan::{ContainerPlan, TaskPlan};
+use super::runtime::Failure;
+
+/// A unix socket's path has at most so many bytes.
+const SOCKET_MAX: usize = 107;
+/// What ECS gives to a log driver that does not block, since June 2025.
+const BUFFER: &str = "10m";
+
+/// What whoever runs a task decides.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Of the ARNs, and where logs go unless their options say so.
+    pub region: String,
+    /// Twelve digits, for the ARNs.
+    pub account: String,
+    /// Where the agent keeps what belongs to tasks.
+    pub data: PathBuf,
+    /// More environment for every container: `--env`.
+    pub environment: Vec<(String, String)>,
+    /// Programs in place of images': `--exec`.
+    pub exec: BTreeMap<String, Vec<String>>,
+    /// Other images: `--image`, `--router-image`.
+    pub images: BTreeMap<String, String>,
+    /// Paths in place of volumes that are elsewhere: `--volume`.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Values of secrets, by the name that the definition gives them or by where they are: `--secret`.
+    pub secrets: BTreeMap<String, String>,
+    /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
+    pub blocking: bool,
+    /// The address that stands for the task where there are no network namespaces (process runtime).
+    pub loopback: Option<IpAddr>,
+    /// The program of a router that has none of its own (process runtime): firelane.
+    pub router: Option<PathBuf>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Planned {
+    /// For the runtime.
+    pub plan: TaskPlan,
+    /// The router's configuration.
+    pub configuration: Option<String>,
+    /// What is not as on ECS, for a person.
+    pub warnings: Vec<String>,
+}
+
+impl Choices {
+    fn arn(&self, what: &str, rest: &str) -> String {
+        format!("arn:aws:ecs:{}:{}:{what}/{}/{rest}", self.region, self.account, self.cluster)
+    }
+
+    fn secret(&self, name: &str, value_from: &str, whose: &str) -> Result<String, Failure> {
+        let found = self.secrets.get(name).or_else(|| self.secrets.get(value_from));
+        found.cloned().ok_or_else(|| {
+            let text = format!(
+                "unable to pull secrets or registry auth: {whose} wants secret {name} from {value_from}; \
+                 give it with --secret {name}=VALUE"
+            );
+            Failure::new("ResourceInitializationError", text)
+        })
+    }
+
+    /// Where FireLens's files of a task are.
+    pub fn firelens_dir(&self) -> PathBuf {
+        self.data.join("firelens").join(&self.id)
+    }
+}
+
+/// Decides everything.
+///
+/// # Errors
+/// ECS's names: `ResourceInitializationError`, `CannotCreateContainerError`, ...
+pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, Failure> {
+    let mut planned = Planned::default();
+    let router = firelens::router(definition);
+    let options = router.and_then(|r| r.firelens_configuration.as_ref()).map(firelens::Options::read);
+    let refused = |text: String| Failure::new("ResourceInitializationError", text);
+    let options = options.transpose().map_err(refused)?;
+    let arn = choices.arn("task", &choices.id);
+    if let Some(options) = &options {
+        let cx = Context {
+            cluster: choices.cluster.clone(),
+            task_arn: arn.clone(),
+            instance: None,
+            network: definition.network_mode,
+            listen: choices.loopback.map(|address| address.to_string()),
+        };
+        planned.configuration = Some(firelens::configuration(definition, options, &cx).map_err(refused)?);
+        if let Some(Source::S3(object)) = &options.source {
+            return Err(refused(format!(
+                "unable to download firelens s3 config file {object}: S3 is not built yet; use config-file-type file"
+            )));
+        }
+    }
+    let volumes = volumes(definition, choices)?;
+    let plan = &mut planned.plan;
+    plan.id.clone_from(&choices.id);
+    plan.arn = arn;
+    plan.cluster.clone_from(&choices.cluster);
+    plan.family.clone_from(&definition.family);
+    plan.revision = definition.revision;
+    plan.network_mode = definition.network_mode;
+    (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
+    plan.dir = choices.data.join(&choices.id);
+    plan.firelens = router.map(|r| r.name.clone());
+    plan.volumes = volumes;
+    for container in &definition.container_definitions {
+        let made = self::container(definition, container, options.as_ref(), choices, &mut planned.warnings)?;
+        planned.plan.containers.push(made);
+    }
+    Ok(planned)
+}
+
+fn volumes(definition: &TaskDefinition, choices: &Choices) -> Result<Vec<Volume>, Failure> {
+    let mut volumes = definition.volumes.clone();
+    for volume in &mut volumes {
+        match (choices.volumes.get(&volume.name), &volume.kind) {
+            (Some(path), _) => volume.kind = VolumeKind::Host(path.display().to_string()),
+            (None, VolumeKind::Elsewhere(what)) => {
+                let text = format!(
+                    "volume {} is {what}, which is not on this machine; give a path in its place with --volume {}=PATH",
+                    volume.name, volume.name
+                );
+                return Err(Failure::new("InvalidVolumeError", text));
+            }
+            _ => {}
+        }
+    }
+    Ok(volumes)
+}
+
+fn container(
+    definition: &TaskDefinition,
+    container: &ContainerDefinition,
+    options: Option<&firelens::Options>,
+    choices: &Choices,
+    warnings: &mut Vec<String>,
+) -> Result<ContainerPlan, Failure> {
+    let name = &container.name;
+    let mut plan = ContainerPlan { definition: container.clone(), ..ContainerPlan::default() };
+    if let Some(image) = choices.images.get(name) {
+        plan.definition.image.clone_from(image);
+    }
+    plan.arn = choices.arn("container", &format!("{}/{}", choices.id, uuid()));
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    plan.docker_name = format!("ecs-{}-{}-{plain}-{}", definition.family, definition.revision, hex(10));
+    plan.labels = labels(definition, container, choices);
+    plan.exec = choices.exec.get(name).cloned();
+    plan.depends_on = dependencies(definition, container);
+    plan.environment = environment(definition, container, choices, warnings)?;
+    let is_router = container.firelens_configuration.is_some();
+    if let Some(options) = options.filter(|_| is_router) {
+        let dir = choices.firelens_dir();
+        plan.binds.push((dir.join("config/fluent.conf"), options.kind.config_path().to_owned(), false));
+        plan.binds.push((dir.join("socket"), "/var/run".to_owned(), false));
+        let own = container.entry_point.is_none() && container.command.is_none() && plan.exec.is_none();
+        if let Some(program) = choices.router.as_ref().filter(|_| own) {
+            if options.kind == firelens::Kind::Fluentd {
+                let text =
+                    format!("container {name}: a router of type fluentd runs with --runtime docker only");
+                return Err(Failure::new("CannotCreateContainerError", text));
+            }
+            let words = [&program.display().to_string(), "run", "-c", options.kind.config_path()];
+            plan.exec = Some(words.iter().map(|word| (*word).to_owned()).collect());
+        }
+    }
+    let has_program = container.entry_point.iter().chain(&container.command).any(|words| !words.is_empty());
+    if choices.router.is_some() && plan.exec.is_none() && !has_program {
+        let text = format!(
+            "container {name} has neither entryPoint nor command, and without Docker there is no image to ask; \
+             say what to run with --exec {name}=COMMAND"
+        );
+        return Err(Failure::new("CannotCreateContainerError", text));
+    }
+    (plan.log_driver, plan.log_options) = log(container, choices)?;
+    plan.wants_router_address = firelens::logs_through(container)
+        && definition.network_mode == NetworkMode::Bridge
+        && choices.loopback.is_none();
+    Ok(plan)
+}
+
+fn labels(
+    definition: &TaskDefinition,
+    container: &ContainerDefinition,
+    choices: &Choices,
+) -> BTreeMap<String, String> {
+    let mut labels = container.docker_labels.clone();
+    let ours = [
+        ("task-arn", choices.arn("task", &choices.id)),
+        ("container-name", container.name.clone()),
+        ("task-definition-family", definition.family.clone()),
+        ("task-definition-version", definition.revision.to_string()),
+        ("cluster", choices.cluster.clone()),
+    ];
+    labels.extend(ours.map(|(key, value)| (format!("com.amazonaws.ecs.{key}"), value)));
+    labels
+}
+
+/// The definition's own, and those that ECS adds.
+fn dependencies(definition: &TaskDefinition, container: &ContainerDefinition) -> Vec<Dependency> {
+    let mut all = container.depends_on.clone();
+    let mut add = |name: &str| {
+        if !all.iter().any(|d| d.container_name == name) {
+            all.push(Dependency { container_name: name.to_owned(), condition: Condition::Start });
+        }
+    };
+    for link in &container.links {
+        add(link.split(':').next().unwrap_or(link));
+    }
+    for from in &container.volumes_from {
+        add(&from.source_container);
+    }
+    if let Some(router) = firelens::implicit_dependency(definition, container) {
+        add(&router.container_name);
+    }
+    all
+}
+
+fn environment(
+    definition: &TaskDefinition,
+    container: &ContainerDefinition,
+    choices: &Choices,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let name = &container.name;
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    let launched = match definition.launch_type {
+        LaunchType::Fargate => "AWS_ECS_FARGATE",
+        _ => "AWS_ECS_EC2",
+    };
+    all.insert("AWS_EXECUTION_ENV".to_owned(), launched.to_owned());
+    if let Some(file) = container.environment_files.first() {
+        let text = format!("container {name}: environment file {file}: S3 is not built yet; use --env");
+        return Err(Failure::new("ResourceInitializationError", text));
+    }
+    all.extend(container.environment.iter().cloned());
+    for secret in &container.secrets {
+        let value = choices.secret(&secret.name, &secret.value_from, &format!("container {name}"))?;
+        all.insert(secret.name.clone(), value);
+    }
+    if let Some(config) = &container.firelens_configuration {
+        for (at, other) in definition.container_definitions.iter().enumerate() {
+            let log = other.log_configuration.as_ref().filter(|_| firelens::logs_through(other));
+            for secret in log.iter().flat_map(|log| &log.secret_options) {
+                let whose = format!("the log configuration of container {}", other.name);
+                let value = choices.secret(&secret.name, &secret.value_from, &whose)?;
+                all.insert(firelens::secret_name(&secret.name, at), value);
+            }
+        }
+        if config.r#type == "fluentd" {
+            all.insert("FLUENT_UID".to_owned(), "0".to_owned());
+        }
+    }
+    if firelens::logs_through(container) {
+        let address = match (definition.network_mode, choices.loopback) {
+            (NetworkMode::Bridge, Some(address)) => Some(address.to_string()),
+            (NetworkMode::Awsvpc, address) => Some(address.map_or("127.0.0.1".to_owned(), |a| a.to_string())),
+            _ => None,
+        };
+        if let Some(address) = address {
+            all.insert("FLUENT_HOST".to_owned(), address);
+            all.insert("FLUENT_PORT".to_owned(), firelens::PORT.to_string());
+        }
+    }
+    if definition.task_role_arn.is_some() && container.firelens_configuration.is_none() {
+        let text = format!(
+            "container {name}: the task role's credentials are not handed out yet; set AWS_* with --env"
+        );
+        warnings.push(text);
+    }
+    all.extend(choices.environment.iter().cloned());
+    Ok(all.into_iter().collect())
+}
+
+/// Docker's driver for the container's log configuration, and its options.
+fn log(
+    container: &ContainerDefinition,
+    choices: &Choices,
+) -> Result<(String, BTreeMap<String, String>), Failure> {
+    let Some(log) = &container.log_configuration else {
+        return Ok(("json-file".to_owned(), BTreeMap::new()));
+    };
+    if firelens::logs_through(container) {
+        let socket = choices.firelens_dir().join("socket/fluent.sock");
+        let options = firelens::driver_options(container, &choices.id, &path(&socket)?);
+        return Ok(("fluentd".to_owned(), options));
+    }
+    let mut options = log.options.clone();
+    for secret in &log.secret_options {
+        let whose = format!("the log configuration of container {}", container.name);
+        let value = choices.secret(&secret.name, &secret.value_from, &whose)?;
+        options.insert(secret.name.clone(), value);
+    }
+    if log.log_driver == "awslogs" {
+        if let Some(prefix) = options.remove("awslogs-stream-prefix") {
+            let stream = format!("{prefix}/{}/{}", container.name, choices.id);
+            options.entry("awslogs-stream".to_owned()).or_insert(stream);
+        }
+        options.entry("awslogs-region".to_owned()).or_insert_with(|| choices.region.clone());
+        if !options.contains_key("mode") && !choices.blocking {
+            options.insert("mode".to_owned(), "non-blocking".to_owned());
+        }
+        if options.get("mode").is_some_and(|mode| mode == "non-blocking") {
+            options.entry("max-buffer-size".to_owned()).or_insert_with(|| BUFFER.to_owned());
+        }
+    }
+    Ok((log.log_driver.clone(), options))
+}
+
+/// A socket's path, if it is short enough.
+fn path(socket: &Path) -> Result<String, Failure> {
+    let text = socket.display().to_string();
+    if text.len() <= SOCKET_MAX {
+        return Ok(text);
+    }
+    let text =
+        format!("the router's socket {text} is longer than {SOCKET_MAX} bytes; choose a shorter directory");
+    Err(Failure::new("ResourceInitializationError", text))
+}
+
+/// So many hexadecimal digits of chance.
+pub fn hex(digits: usize) -> String {
+    let mut bytes = vec![0; digits.div_ceil(2)];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..)
+        && !rest.is_empty()
+        && let Ok(n) = rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
+    {
+        filled += n;
+    }
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .take(digits)
+        .map(|n| char::from(b"0123456789abcdef"[n as usize & 15]))
+        .collect()
+}
+
+fn uuid() -> String {
+    let digits = hex(32);
+    let part = |range| digits.get(range).unwrap_or_default();
+    format!("{}-{}-4{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use super::*;
+use crate::agent::definition::{FirelensConfiguration, LogConfiguration, Secret};
+
+fn log(driver: &str, options: &[(&str, &str)]) -> Option<LogConfiguration> {
+    let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Some(LogConfiguration { log_driver: driver.to_owned(), options, secret_options: Vec::new() })
+}
+
+fn app(name: &str) -> ContainerDefinition {
+    ContainerDefinition {
+        name: name.to_owned(),
+        essential: true,
+        command: Some(vec!["true".to_owned()]),
+        log_configuration: log("awsfirelens", &[("Name", "stdout")]),
+        ..Default::default()
+    }
+}
+
+fn task() -> TaskDefinition {
+    let router = ContainerDefinition {
+        name: "log_router".to_owned(),
+        firelens_configuration: Some(FirelensConfiguration {
+            r#type: "fluentbit".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    TaskDefinition {
+        family: "shop".to_owned(),
+        revision: 7,
+        container_definitions: vec![app("web"), router],
+        ..Default::default()
+    }
+}
+
+fn choices() -> Choices {
+    Choices {
+        id: "0f1e2d3c4b5a69788796a5b4c3d2e1f0".to_owned(),
+        cluster: "default".to_owned(),
+        region: "eu-west-1".to_owned(),
+        account: "111122223333".to_owned(),
+        data: "/data".into(),
+        loopback: Some(IpAddr::from([127, 0, 0, 2])),
+        router: Some("/usr/bin/firelane".into()),
+        ..Default::default()
+    }
+}
+
+fn value<'a>(container: &'a ContainerPlan, name: &str) -> Option<&'a str> {
+    container.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn an_app_logs_to_its_tasks_router_and_starts_after_it() {
+    let planned = plan(&task(), &choices()).unwrap();
+    let [web, router] = &planned.plan.containers[..] else { panic!() };
+    assert_eq!(web.log_driver, "fluentd");
+    assert_eq!(web.log_options["tag"], "web-firelens-0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    assert_eq!(
+        web.log_options["fluentd-address"],
+        "unix:///data/firelens/0f1e2d3c4b5a69788796a5b4c3d2e1f0/socket/fluent.sock"
+    );
+    assert_eq!((value(web, "FLUENT_HOST"), value(web, "FLUENT_PORT")), (Some("127.0.0.2"), Some("24224")));
+    assert_eq!(web.depends_on.iter().map(|d| d.container_name.as_str()).collect::<Vec<_>>(), ["log_router"]);
+    assert_eq!(
+        router.exec.as_ref().unwrap().join(" "),
+        "/usr/bin/firelane run -c /fluent-bit/etc/fluent-bit.conf"
+    );
+    assert_eq!(router.binds[1].1, "/var/run");
+    assert_eq!((router.log_driver.as_str(), value(router, "FLUENT_HOST")), ("json-file", None));
+    let text = planned.configuration.unwrap();
+    assert!(text.contains("Listen 127.0.0.2\n    Port 24224"), "{text}");
+    assert!(text.contains("Record ecs_task_definition shop:7"), "{text}");
+    assert_eq!(
+        planned.plan.arn,
+        "arn:aws:ecs:eu-west-1:111122223333:task/default/0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+    );
+    assert!(web.docker_name.starts_with("ecs-shop-7-web-"), "{}", web.docker_name);
+    assert_eq!(web.labels["com.amazonaws.ecs.task-definition-version"], "7");
+}
+
+#[test]
+fn awslogs_gets_its_stream_and_does_not_block_unless_it_is_told_to() {
+    let mut definition = task();
+    let options = |more: &[(&str, &str)]| {
+        log("awslogs", &[&[("awslogs-group", "g"), ("awslogs-stream-prefix", "p")], more].concat())
+    };
+    let mut driver = |more: &[(&str, &str)], blocking| {
+        definition.container_definitions[0].log_configuration = options(more);
+        let planned = plan(&definition, &Choices { blocking, ..choices() }).unwrap();
+        planned.plan.containers[0].log_options.clone()
+    };
+    let usual = driver(&[], false);
+    assert_eq!(usual["awslogs-stream"], "p/web/0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    assert_eq!((usual["mode"].as_str(), usual["max-buffer-size"].as_str()), ("non-blocking", "10m"));
+    assert_eq!(
+        (usual["awslogs-region"].as_str(), usual.contains_key("awslogs-stream-prefix")),
+        ("eu-west-1", false)
+    );
+    assert!(!driver(&[], true).contains_key("mode"));
+    assert!(!driver(&[("mode", "blocking")], false).contains_key("max-buffer-size"));
+    assert_eq!(driver(&[("mode", "non-blocking"), ("max-buffer-size", "1m")], true)["max-buffer-size"], "1m");
+}
+
+#[test]
+fn secrets_are_environment_of_who_uses_them_and_one_without_a_value_stops_the_task() {
+    let mut definition = task();
+    let secret = |name: &str| Secret { name: name.to_owned(), value_from: format!("arn:{name}") };
+    definition.container_definitions[0].secrets = vec![secret("TOKEN")];
+    definition.container_definitions[0].log_configuration.as_mut().unwrap().secret_options =
+        vec![secret("key")];
+    let e = plan(&definition, &choices()).unwrap_err();
+    assert_eq!(e.name, "ResourceInitializationError");
+    assert!(e.text.contains("--secret TOKEN=VALUE"), "{e}");
+    let secrets = [("TOKEN", "t"), ("arn:key", "k")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let planned = plan(&definition, &Choices { secrets, ..choices() }).unwrap();
+    let [web, router] = &planned.plan.containers[..] else { panic!() };
+    assert_eq!(
+        (value(web, "TOKEN"), value(router, "key_0"), value(router, "TOKEN")),
+        (Some("t"), Some("k"), None)
+    );
+    assert!(planned.configuration.unwrap().contains("key ${key_0}"));
+}
+
+#[test]
+fn what_this_machine_lacks_is_refused_with_a_way_out() {
+    let mut definition = task();
+    definition.container_definitions[0].command = None;
+    let e = plan(&definition, &choices()).unwrap_err();
+    assert!(e.text.contains("--exec web=COMMAND"), "{e}");
+    let exec = [("web".to_owned(), vec!["sleep".to_owned()])].into();
+    assert_eq!(
+        plan(&definition, &Choices { exec, ..choices() }).unwrap().plan.containers[0].exec.as_ref().unwrap()
+            [0],
+        "sleep"
+    );
+    let mut definition = task();
+    definition.volumes =
+        vec![Volume { name: "v".to_owned(), kind: VolumeKind::Elsewhere("an EFS file system".to_owned()) }];
+    let e = plan(&definition, &choices()).unwrap_err();
+    assert!(e.name == "InvalidVolumeError" && e.text.contains("--volume v=PATH"), "{e}");
+    let volumes = [("v".to_owned(), PathBuf::from("/x"))].into();
+    let planned = plan(&definition, &Choices { volumes, ..choices() }).unwrap();
+    assert_eq!(planned.plan.volumes[0].kind, VolumeKind::Host("/x".to_owned()));
+    let e = plan(&task(), &Choices { data: format!("/{}", "d".repeat(80)).into(), ..choices() }).unwrap_err();
+    assert!(e.text.contains("shorter directory"), "{e}");
+}
+
+#[test]
+fn ids_are_hexadecimal_and_differ() {
+    let (a, b) = (hex(32), hex(32));
+    assert!(a.len() == 32 && a.bytes().all(|c| c.is_ascii_hexdigit()) && a != b);
+    assert_eq!(uuid().len(), 36);
+}
