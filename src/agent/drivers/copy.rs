@@ -12,9 +12,6 @@ use super::split::Splitter;
 use super::{Driver, Source};
 use crate::record::Time;
 
-/// Reads between two chances for others: one loud container must not keep the rest waiting.
-const TURN: usize = 32;
-
 /// Copies until the stream ends.
 ///
 /// # Errors
@@ -22,7 +19,6 @@ const TURN: usize = 32;
 pub(in crate::agent) async fn copy(from: Receiver, source: Source, driver: Arc<Driver>) -> io::Result<()> {
     let mut splitter = Splitter::new(source, driver.part());
     let mut bytes = [0; 2048];
-    let mut turn = 0;
     loop {
         let room = bytes.get_mut(..splitter.room()).unwrap_or_default();
         let read = match from.try_read(room) {
@@ -41,9 +37,7 @@ pub(in crate::agent) async fn copy(from: Receiver, source: Source, driver: Arc<D
         if read == 0 {
             return Ok(());
         }
-        turn += 1;
-        if turn % TURN == 0 {
-            tokio::task::yield_now().await;
-        }
+        // A loud container must not keep the others waiting, nor a driver that could send what it has by now.
+        tokio::task::yield_now().await;
     }
 }

@@ -11,6 +11,8 @@
 mod awslogs;
 mod copy;
 mod fluentd;
+#[cfg(test)]
+mod golden;
 mod info;
 mod json_file;
 mod options;

@@ -47,15 +47,22 @@ struct Shared {
 
 /// What is known of a task.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) pid: i32,
-    pub(super) states: BTreeMap<String, State>,
-    /// The supervisor is gone: nothing changes any more.
-    pub(super) gone: bool,
+pub struct Known {
+    /// The supervisor's process.
+    pub pid: i32,
+    /// Containers by name.
+    pub states: BTreeMap<String, State>,
+    /// The supervisor is gone, its containers with it: nothing changes any more.
+    pub gone: bool,
 }
 
 fn gone() -> Failure {
     Failure::new("DockerStateError", "the supervisor of the task is gone, and its containers with it")
+}
+
+/// Whether a supervisor was started in this directory once.
+pub(super) fn has_socket(dir: &Path) -> bool {
+    dir.join(SOCKET).exists()
 }
 
 /// A directory that others do not see into.
@@ -160,7 +167,9 @@ async fn collect(mut child: Child) {
         let pid =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let held = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        AsyncFd::with_interest(held, Interest::READABLE)?.readable().await.map(drop)
+        #[expect(deprecated, reason = "sound for a descriptor that the AsyncFd owns; its successor is unsafe to call")]
+        let ended = AsyncFd::with_interest(held, Interest::READABLE)?;
+        ended.readable().await.map(drop)
     };
     if let Err(e) = ended.await {
         // It stays in the table of processes as long as this agent does, and harms nobody.

@@ -14,66 +14,86 @@ pub(super) const LINE_MAX: usize = 4 << 20;
 /// A container, complete: nothing is looked up later.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub(super) struct Spec {
+pub struct Spec {
     /// Name in the task definition.
-    pub(super) name: String,
+    pub name: String,
     /// 64 hexadecimal digits.
-    pub(super) id: String,
+    pub id: String,
     /// The name that docker would show, `ecs-family-1-name-hex`.
-    pub(super) docker_name: String,
-    pub(super) image: String,
+    pub docker_name: String,
+    /// As the task definition names it; only log drivers use it.
+    pub image: String,
     /// entryPoint and command.
-    pub(super) argv: Vec<String>,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) cwd: Option<String>,
+    pub argv: Vec<String>,
+    /// As the process sees it, but for PATH, HOSTNAME and HOME, which are added where they are not given.
+    pub env: Vec<(String, String)>,
+    /// docker's labels.
+    pub labels: BTreeMap<String, String>,
+    /// `/` if nothing is said; made where it does not exist.
+    pub cwd: Option<String>,
     /// `user`, `user:group`, by name or number.
-    pub(super) user: Option<String>,
-    pub(super) hostname: Option<String>,
-    pub(super) ulimits: Vec<Ulimit>,
+    pub user: Option<String>,
+    /// The host's name as the process sees it.
+    pub hostname: Option<String>,
+    /// Limits of the process.
+    pub ulimits: Vec<Ulimit>,
     /// Bytes.
-    pub(super) memory: Option<u64>,
+    pub memory: Option<u64>,
     /// Bytes.
-    pub(super) memory_reservation: Option<u64>,
-    pub(super) cpu_shares: Option<u64>,
-    pub(super) mounts: Vec<Mount>,
-    pub(super) health: Option<HealthCheck>,
+    pub memory_reservation: Option<u64>,
+    /// `cpu` of the container definition.
+    pub cpu_shares: Option<u64>,
+    /// In this order.
+    pub mounts: Vec<Mount>,
+    /// Of the container definition; in a state what it has found.
+    pub health: Option<HealthCheck>,
     /// `fluentd`, `awslogs`, `json-file`, `none`.
-    pub(super) log_driver: String,
-    pub(super) log_options: BTreeMap<String, String>,
-    pub(super) log_path: PathBuf,
-    pub(super) no_new_privileges: bool,
+    pub log_driver: String,
+    /// As docker takes them.
+    pub log_options: BTreeMap<String, String>,
+    /// Where `json-file` writes; empty: a file in the task's directory.
+    pub log_path: PathBuf,
+    /// `dockerSecurityOptions: no-new-privileges`
+    pub no_new_privileges: bool,
 }
 
 /// `ulimits` of a task definition; -1 is no limit.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct Ulimit {
-    pub(super) name: String,
-    pub(super) soft: i64,
-    pub(super) hard: i64,
+pub struct Ulimit {
+    pub name: String,
+    /// What holds.
+    pub soft: i64,
+    /// How far the process may raise it.
+    pub hard: i64,
 }
 
 /// A file or directory that a container sees elsewhere.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
-pub(super) struct Mount {
+pub struct Mount {
     /// `None`: a tmpfs.
-    pub(super) source: Option<PathBuf>,
-    pub(super) target: PathBuf,
-    pub(super) read_only: bool,
+    pub source: Option<PathBuf>,
+    /// Where it is seen.
+    pub target: PathBuf,
+    /// The process may not write there.
+    pub read_only: bool,
     /// Bytes of a tmpfs.
-    pub(super) size: Option<u64>,
+    pub size: Option<u64>,
 }
 
 /// A health check; times in milliseconds.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct HealthCheck {
+pub struct HealthCheck {
     /// What is run; for `CMD-SHELL` a shell and its argument.
-    pub(super) argv: Vec<String>,
-    pub(super) interval: u64,
-    pub(super) timeout: u64,
-    pub(super) retries: u32,
-    pub(super) start_period: u64,
+    pub argv: Vec<String>,
+    /// From one check's end to the next.
+    pub interval: u64,
+    /// A check that takes longer has failed.
+    pub timeout: u64,
+    /// So many failures in a row are unhealthy.
+    pub retries: u32,
+    /// Failures so soon after the start do not count.
+    pub start_period: u64,
 }
 
 /// A request of the agent.
@@ -140,10 +160,11 @@ pub(super) struct Done {
 
 /// Why a request failed, in ECS's terms.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct Failure {
+pub struct Failure {
     /// `CannotStartContainerError`, ...
-    pub(super) name: String,
-    pub(super) text: String,
+    pub name: String,
+    /// A sentence.
+    pub text: String,
 }
 
 impl Failure {
@@ -152,69 +173,88 @@ impl Failure {
     }
 }
 
+/// Where a container stands.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
+pub enum Status {
+    /// Not started yet, or it could not be started.
     #[default]
     Created,
+    /// Its program has begun.
     Running,
+    /// Its process has ended, and its log driver is closed.
     Exited,
 }
 
 /// A container as it stands.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
-pub(super) struct State {
-    pub(super) name: String,
-    pub(super) id: String,
+pub struct State {
+    pub name: String,
+    /// 64 hexadecimal digits.
+    pub id: String,
     /// Grows with every change.
-    pub(super) version: u64,
-    pub(super) status: Status,
-    pub(super) pid: Option<i32>,
+    pub version: u64,
+    /// Where it stands.
+    pub status: Status,
+    /// While it runs.
+    pub pid: Option<i32>,
     /// Milliseconds since 1970, as the other times.
-    pub(super) created: i64,
-    pub(super) started: Option<i64>,
-    pub(super) finished: Option<i64>,
+    pub created: i64,
+    /// The last start.
+    pub started: Option<i64>,
+    /// The end of its process.
+    pub finished: Option<i64>,
     /// Of the last run; 126 and 127 where it could not be started.
-    pub(super) exit_code: Option<i32>,
-    pub(super) oom: bool,
+    pub exit_code: Option<i32>,
+    /// The kernel has killed one of its processes for want of memory: OutOfMemoryError.
+    pub oom: bool,
     /// Why it could not be started.
-    pub(super) error: Option<String>,
-    pub(super) health: Option<Health>,
+    pub error: Option<String>,
+    pub health: Option<Health>,
     /// How often it was started.
-    pub(super) starts: u32,
+    pub starts: u32,
 }
 
+/// What a health check says, in ECS's words.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(super) enum HealthStatus {
+pub enum HealthStatus {
+    /// No success and not enough failures yet.
     #[default]
     Unknown,
+    /// The last check was a success, or failures are too few.
     Healthy,
+    /// Too many failures in a row.
     Unhealthy,
 }
 
 /// What the health check says.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
-pub(super) struct Health {
-    pub(super) status: HealthStatus,
-    pub(super) since: Option<i64>,
-    pub(super) exit_code: Option<i32>,
+pub struct Health {
+    /// As ECS names it.
+    pub status: HealthStatus,
+    /// When it became so, in milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Of the last check; -1 when it took too long.
+    pub exit_code: Option<i32>,
     /// At most 1024 bytes.
-    pub(super) output: String,
+    pub output: String,
 }
 
 /// What a container uses.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
-pub(super) struct Stats {
+pub struct Stats {
     /// Nanoseconds of CPU.
-    pub(super) cpu: u64,
+    pub cpu: u64,
     /// Bytes.
-    pub(super) memory: u64,
-    pub(super) memory_limit: Option<u64>,
-    pub(super) processes: u64,
+    pub memory: u64,
+    /// Bytes.
+    pub memory_limit: Option<u64>,
+    /// How many there are.
+    pub processes: u64,
 }
 
 #[cfg(test)]

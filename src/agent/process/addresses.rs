@@ -1,0 +1,67 @@
+//! Loopback addresses: every FireLens task has one of its own, so that all routers can listen on their usual ports.
+//!
+//! Enters: the directories of tasks, in which the addresses in use are kept. Leaves: 127.0.0.1, or the next that no task
+//! has and on which nobody listens. Can go wrong: there is none left.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+/// Name of the file in a task's directory.
+const FILE: &str = "address";
+/// As many are tried.
+const ADDRESSES: u8 = 250;
+
+/// The address of a task: the one that it has, or a new one. `free` says whether a router could listen on it.
+///
+/// # Errors
+/// None is left, or the disk's.
+pub(super) fn claim(
+    tasks: &Path,
+    task: &str,
+    free: impl Fn(Ipv4Addr) -> bool,
+) -> Result<Ipv4Addr, String> {
+    let failed = |e: io::Error| format!("cannot keep the address of task {task}: {e}");
+    let file = tasks.join(task).join(FILE);
+    if let Some(address) = read(&file) {
+        return Ok(address);
+    }
+    let mut taken = Vec::new();
+    for entry in fs::read_dir(tasks).map_err(failed)? {
+        taken.extend(read(&entry.map_err(failed)?.path().join(FILE)));
+    }
+    let address = (1..=ADDRESSES)
+        .map(|n| Ipv4Addr::new(127, 0, 0, n))
+        .find(|address| !taken.contains(address) && free(*address))
+        .ok_or_else(|| format!("no loopback address is left for the router of task {task}: 127.0.0.1 to 127.0.0.{ADDRESSES} are in use"))?;
+    fs::write(file, address.to_string()).map_err(failed)?;
+    Ok(address)
+}
+
+/// Whether nobody listens on these ports of an address.
+pub(super) fn is_free(address: Ipv4Addr, ports: &[u16]) -> bool {
+    ports.iter().all(|port| TcpListener::bind((address, *port)).is_ok())
+}
+
+fn read(file: &Path) -> Option<Ipv4Addr> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_has_its_own_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for task in ["a", "b", "c"] {
+            fs::create_dir(dir.path().join(task)).unwrap();
+        }
+        let free = |address: Ipv4Addr| address.octets()[3] != 2;
+        let claim = |task: &str| claim(dir.path(), task, free).unwrap().to_string();
+        assert_eq!([claim("a"), claim("b"), claim("a")], ["127.0.0.1", "127.0.0.3", "127.0.0.1"]);
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        assert_eq!(claim("c"), "127.0.0.1");
+    }
+}
