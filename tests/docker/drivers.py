@@ -206,6 +206,9 @@ def ask():
             # Async mode discards what is queued when the container ends: it waits a little.
             script = "cat /in/{0}.out; cat /in/{0}.err >&2; sleep 0.3".format(number)
             for driver, options in DRIVERS.items():
+                # dockerd discards the queue at the end, and a tail comes at the end: whether it is sent is chance.
+                if driver == "fluentd async" and case.startswith("unterminated"):
+                    continue
                 words = ["--log-driver", driver.split(" ")[0], "-v", base + ":/in", "--name", "golden"]
                 if options is not None:
                     options = dict(options, tag="golden-tag", **{"fluentd-address": "unix://" + os.path.join(base, "s")})

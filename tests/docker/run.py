@@ -12,6 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import awslogs
+import drivers
 import durable
 import encoding
 import lossless
@@ -26,5 +27,6 @@ def stop(*_):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
-    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS,
+    sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS
+                       + drivers.TESTS,
                        sys.argv[1:]))

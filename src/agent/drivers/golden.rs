@@ -28,7 +28,9 @@ fn latin1(bytes: &[u8]) -> String {
 /// `[[text, times], ...]`
 fn bytes(runs: &Value) -> Vec<u8> {
     let runs: Vec<(String, usize)> = serde_json::from_value(runs.clone()).unwrap();
-    runs.iter().flat_map(|(text, times)| text.repeat(*times).chars().map(|c| c as u8).collect::<Vec<_>>()).collect()
+    runs.iter()
+        .flat_map(|(text, times)| text.repeat(*times).chars().map(|c| c as u8).collect::<Vec<_>>())
+        .collect()
 }
 
 fn short(bytes: &[u8]) -> String {

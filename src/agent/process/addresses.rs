@@ -7,21 +7,40 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Name of the file in a task's directory.
 const FILE: &str = "address";
+static CLAIMING: Mutex<()> = Mutex::new(());
 /// As many are tried.
 const ADDRESSES: u8 = 250;
+
+/// The address of the task in `dir`: the one that it has, or one that no task beside it has, and with these ports free.
+///
+/// # Errors
+/// None is left, or the disk's.
+pub(super) fn of_task(dir: &Path, ports: &[u16]) -> Result<Ipv4Addr, String> {
+    let (Some(tasks), Some(task)) = (dir.parent(), dir.file_name().and_then(|n| n.to_str())) else {
+        return Err(format!("{} is no directory of a task", dir.display()));
+    };
+    claim(tasks, task, |address| is_free(address, ports))
+}
+
+/// Gives the address of the task in `dir` back.
+pub(super) fn free(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(FILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
 
 /// The address of a task: the one that it has, or a new one. `free` says whether a router could listen on it.
 ///
 /// # Errors
 /// None is left, or the disk's.
-pub(super) fn claim(
-    tasks: &Path,
-    task: &str,
-    free: impl Fn(Ipv4Addr) -> bool,
-) -> Result<Ipv4Addr, String> {
+fn claim(tasks: &Path, task: &str, free: impl Fn(Ipv4Addr) -> bool) -> Result<Ipv4Addr, String> {
+    // Two tasks that begin at once must not find the same one free. Nothing is half-done while it is held.
+    let _alone = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
     let failed = |e: io::Error| format!("cannot keep the address of task {task}: {e}");
     let file = tasks.join(task).join(FILE);
     if let Some(address) = read(&file) {
@@ -40,7 +59,7 @@ pub(super) fn claim(
 }
 
 /// Whether nobody listens on these ports of an address.
-pub(super) fn is_free(address: Ipv4Addr, ports: &[u16]) -> bool {
+fn is_free(address: Ipv4Addr, ports: &[u16]) -> bool {
     ports.iter().all(|port| TcpListener::bind((address, *port)).is_ok())
 }
 

@@ -3,7 +3,7 @@
 //! Enters: a task's directory. Leaves: requests with their answers, and the states of its containers. Can go wrong: there
 //! is no supervisor at the socket; it goes away; then everything that waits is told so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,7 +23,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
 
-use super::spec::{Call, Done, Failure, LINE_MAX, Request, Said, State};
+use super::spec::{Call, Done, LINE_MAX, Request, Said};
+use crate::agent::runtime::{Failure, States};
 use crate::rt::Tasks;
 
 /// Name of the socket in a task's directory.
@@ -42,27 +43,19 @@ pub(super) struct Client {
 #[derive(Debug)]
 struct Shared {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Done, Failure>>>>,
-    states: watch::Sender<Known>,
-}
-
-/// What is known of a task.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// The supervisor's process.
-    pub pid: i32,
-    /// Containers by name.
-    pub states: BTreeMap<String, State>,
-    /// The supervisor is gone, its containers with it: nothing changes any more.
-    pub gone: bool,
+    states: watch::Sender<States>,
 }
 
 fn gone() -> Failure {
     Failure::new("DockerStateError", "the supervisor of the task is gone, and its containers with it")
 }
 
-/// Whether a supervisor was started in this directory once.
-pub(super) fn has_socket(dir: &Path) -> bool {
-    dir.join(SOCKET).exists()
+/// What a supervisor leaves in a task's directory, but for its log.
+pub(super) fn clean(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(SOCKET)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// A directory that others do not see into.
@@ -124,15 +117,16 @@ impl Client {
         let Ok(Said::Hello { pid, states }) = serde_json::from_slice(&line) else {
             return Err(failed(io::Error::other("its first words are unknown; is it of another version?")));
         };
-        let states = states.into_iter().map(|s| (s.name.clone(), s)).collect();
-        let known = Known { pid, states, gone: false };
-        let shared = Arc::new(Shared { waiting: Mutex::default(), states: watch::Sender::new(known) });
+        tracing::debug!(pid, dir = %dir.display(), "a supervisor answers");
+        let containers = states.into_iter().map(|s| (s.name, s.container)).collect();
+        let states = watch::Sender::new(States { containers, gone: false });
+        let shared = Arc::new(Shared { waiting: Mutex::default(), states });
         tasks.spawn("supervisor's words", Arc::clone(&shared).listen(read));
         Ok(Client { shared, write: tokio::sync::Mutex::new(write), next: AtomicU64::new(1) })
     }
 
     /// What is known, and a way to wait for more.
-    pub(super) fn known(&self) -> watch::Receiver<Known> {
+    pub(super) fn states(&self) -> watch::Receiver<States> {
         self.shared.states.subscribe()
     }
 
@@ -167,7 +161,10 @@ async fn collect(mut child: Child) {
         let pid =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let held = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        #[expect(deprecated, reason = "sound for a descriptor that the AsyncFd owns; its successor is unsafe to call")]
+        #[expect(
+            deprecated,
+            reason = "sound for a descriptor that the AsyncFd owns; its successor is unsafe to call"
+        )]
         let ended = AsyncFd::with_interest(held, Interest::READABLE)?;
         ended.readable().await.map(drop)
     };
@@ -195,8 +192,8 @@ impl Shared {
                 _ => break,
             }
             match serde_json::from_slice(&line) {
-                Ok(Said::State(state)) => self.states.send_modify(|known| {
-                    known.states.insert(state.name.clone(), *state);
+                Ok(Said::State(state)) => self.states.send_modify(|states| {
+                    states.containers.insert(state.name, state.container);
                 }),
                 Ok(Said::Answer { id, result }) => {
                     if let Some(tell) = self.waiting().remove(&id) {
@@ -211,7 +208,7 @@ impl Shared {
                 }
             }
         }
-        self.states.send_modify(|known| known.gone = true);
+        self.states.send_modify(|states| states.gone = true);
         self.waiting().clear();
     }
 }

@@ -16,10 +16,11 @@ use tokio::sync::{oneshot, watch};
 use super::cgroup::{Group, Limits};
 use super::launch::{NotStarted, launch};
 use super::reap::{Exit, Reaper};
-use super::spec::{Done, Failure, Health, Spec, State, Stats, Status};
+use super::spec::{Done, Spec, State, Stats};
 use super::stage::Order;
 use super::{cgroup, health, processes, rootfs};
 use crate::agent::drivers::{Driver, Info, Source, copy};
+use crate::agent::runtime::{ContainerState, Failure, Health, Status};
 use crate::record::Time;
 use crate::rt::Tasks;
 
@@ -77,8 +78,9 @@ impl Container {
             Err(_) if limits.memory.is_none() && limits.reservation.is_none() => (None, Vec::new()),
             Err(e) => (None, vec![format!("container {}: {e}; its memory is not limited", spec.name)]),
         };
-        let state =
-            State { name: spec.name.clone(), id: spec.id.clone(), created: now(), ..State::default() };
+        let container =
+            ContainerState { id: spec.id.clone(), created: Some(now()), ..ContainerState::default() };
+        let state = State { name: spec.name.clone(), version: 0, container };
         let inner = Mutex::new(Inner { state, ..Inner::default() });
         (Container { spec, shared, group, inner, running: watch::Sender::new(false) }, warnings)
     }
@@ -94,7 +96,7 @@ impl Container {
 
     pub(super) fn is_running(&self) -> bool {
         let inner = self.lock();
-        inner.starting || inner.state.status == Status::Running
+        inner.starting || inner.state.container.status == Status::Running
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {
@@ -107,14 +109,14 @@ impl Container {
     }
 
     pub(super) fn set_health(&self, health: Health) {
-        self.change(|inner| inner.state.health = Some(health));
+        self.change(|inner| inner.state.container.health = Some(health));
     }
 
     /// Starts it, or starts it again.
     pub(super) async fn start(self: Arc<Self>) -> Result<Done, Failure> {
         {
             let mut inner = self.lock();
-            if inner.starting || inner.state.status == Status::Running {
+            if inner.starting || inner.state.container.status == Status::Running {
                 return Err(Failure::new("CannotStartContainerError", "the container is running already"));
             }
             inner.starting = true;
@@ -125,8 +127,8 @@ impl Container {
             Ok(warnings) => Ok(Done { warnings, stats: None }),
             Err(e) => {
                 self.change(|inner| {
-                    inner.state.exit_code = Some(e.code);
-                    inner.state.error = Some(e.text.clone());
+                    inner.state.container.exit_code = Some(e.code);
+                    inner.state.container.error = Some(e.text.clone());
                 });
                 Err(Failure::new("CannotStartContainerError", e.text))
             }
@@ -154,7 +156,7 @@ impl Container {
         };
         self.change(|inner| {
             inner.alive = Pid::from_raw(started.pid);
-            let state = &mut inner.state;
+            let state = &mut inner.state.container;
             state.status = Status::Running;
             state.pid = Some(started.pid);
             state.started = Some(now());
@@ -258,7 +260,7 @@ impl Container {
         }
         let oom = self.group.as_ref().is_some_and(|g| g.oom_kills() > end.oom_before);
         self.change(|inner| {
-            let state = &mut inner.state;
+            let state = &mut inner.state.container;
             state.status = Status::Exited;
             state.pid = None;
             (state.finished, state.exit_code, state.oom) = (Some(finished), Some(code), oom);
@@ -306,7 +308,7 @@ impl Container {
         }
         // The driver's last lines belong to it too.
         let mut changed = self.shared.changed.subscribe();
-        while self.state().status == Status::Running {
+        while self.state().container.status == Status::Running {
             if changed.changed().await.is_err() {
                 break;
             }

@@ -15,8 +15,9 @@ use tokio::sync::watch::Receiver as Watch;
 use super::container::{Container, now};
 use super::launch::launch;
 use super::reap::Reaper;
-use super::spec::{Health, HealthCheck, HealthStatus};
+use super::spec::HealthCheck;
 use super::stage::Order;
+use crate::agent::runtime::{Health, HealthStatus};
 
 /// What is kept of a check's output.
 const OUTPUT_MAX: usize = 1024;
@@ -73,8 +74,8 @@ impl Judge {
             }
             if self.failures >= self.retries { HealthStatus::Unhealthy } else { self.health.status }
         };
-        if status != self.health.status || self.health.since.is_none() {
-            self.health.since = Some(now);
+        if status != self.health.status || self.health.since == 0 {
+            self.health.since = now;
         }
         self.health.status = status;
         self.health.exit_code = Some(probe.code);

@@ -190,7 +190,8 @@ fn change(user: &users::User) -> Result<(), Failed> {
 /// PATH and HOSTNAME before what is given.
 fn default_env(order: &Order) -> Vec<(String, String)> {
     let mut env = vec![("PATH".to_owned(), PATH.to_owned())];
-    env.extend(order.hostname.clone().map(|name| ("HOSTNAME".to_owned(), name)));
+    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    env.push(("HOSTNAME".to_owned(), order.hostname.clone().unwrap_or_else(machine)));
     env.extend(order.env.iter().cloned());
     env
 }

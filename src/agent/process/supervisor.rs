@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, watch};
 use super::cgroup::{Group, Limits, ROOT};
 use super::container::{Container, Shared};
 use super::reap::{self, Reaper};
-use super::spec::{Call, Done, Failure, LINE_MAX, Request, Said, Spec, State};
+use super::spec::{Call, Done, LINE_MAX, Request, Said, Spec, State};
+use crate::agent::runtime::Failure;
 use crate::observe::log;
 use crate::rt::Tasks;
 

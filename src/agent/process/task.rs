@@ -1,0 +1,137 @@
+//! One task of the process runtime, as the engine sees it.
+//!
+//! Enters: plans of containers and what is to become of them. Leaves: their states. Can go wrong: what the supervisor says,
+//! and that it is gone.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::addresses;
+use super::client::{self, Client};
+use super::convert::{self, CONFIG};
+use super::router;
+use super::spec::{Call, Mount, Stats};
+use crate::agent::drivers::random_id;
+use crate::agent::plan::{ContainerPlan, TaskPlan};
+use crate::agent::runtime::{Failure, States, Status, TaskHandle};
+use crate::record::Time;
+
+/// A task and its supervisor.
+#[derive(Debug)]
+pub struct ProcessTask {
+    plan: TaskPlan,
+    program: PathBuf,
+    client: Client,
+    /// Where its router listens.
+    loopback: Option<Ipv4Addr>,
+}
+
+impl ProcessTask {
+    pub(super) fn new(plan: TaskPlan, program: PathBuf, client: Client, loopback: Option<Ipv4Addr>) -> Self {
+        ProcessTask { plan, program, client, loopback }
+    }
+
+    fn known(&self, name: &str) -> Option<Status> {
+        self.client.states().borrow().containers.get(name).map(|c| c.status)
+    }
+
+    /// Makes the directories of volumes; docker makes those of the host that are missing, too.
+    fn prepare(&self, mounts: &mut [Mount], is_router: bool) -> io::Result<()> {
+        fs::create_dir_all(self.plan.dir.join("logs"))?;
+        for mount in mounts {
+            let Some(source) = &mut mount.source else { continue };
+            if !source.exists() {
+                fs::create_dir_all(&source)?;
+            }
+            if is_router
+                && mount.target == Path::new(CONFIG)
+                && let Some(address) = self.loopback
+            {
+                let text = router::on_loopback(&fs::read_to_string(&source)?, address);
+                *source = self.plan.dir.join("router.conf");
+                fs::write(&source, text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TaskHandle for ProcessTask {
+    async fn create(&self, container: &ContainerPlan) -> Result<Vec<String>, Failure> {
+        let name = &container.definition.name;
+        if self.known(name).is_some() {
+            return Ok(Vec::new());
+        }
+        let (mut spec, mut warnings) = convert::spec(&self.plan, container, &self.program, random_id())?;
+        let is_router = self.plan.firelens.as_deref() == Some(name);
+        self.prepare(&mut spec.mounts, is_router).map_err(|e| {
+            Failure::new("CannotCreateContainerError", format!("cannot prepare container {name}: {e}"))
+        })?;
+        warnings.extend(self.client.call(Call::Create { spec: Box::new(spec) }).await?.warnings);
+        Ok(warnings)
+    }
+
+    async fn start(&self, name: &str) -> Result<(), Failure> {
+        if self.known(name) == Some(Status::Running) {
+            return Ok(());
+        }
+        let done = self.client.call(Call::Start { name: name.to_owned() }).await?;
+        for warning in done.warnings {
+            tracing::warn!(task = %self.plan.id, container = name, "{warning}");
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, name: &str, timeout: Duration) -> Result<(), Failure> {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.client.call(Call::Stop { name: name.to_owned(), timeout }).await.map(drop)
+    }
+
+    async fn address(&self, name: &str) -> Option<IpAddr> {
+        let router = self.loopback.filter(|_| self.plan.firelens.as_deref() == Some(name));
+        Some(IpAddr::V4(router.unwrap_or(Ipv4Addr::LOCALHOST)))
+    }
+
+    async fn stats(&self, name: &str) -> Option<Value> {
+        let done = self.client.call(Call::Stats { name: name.to_owned() }).await.ok()?;
+        let id = self.client.states().borrow().containers.get(name)?.id.clone();
+        Some(docker_stats(name, &id, &done.stats?))
+    }
+
+    fn states(&self) -> watch::Receiver<States> {
+        self.client.states()
+    }
+
+    async fn close(&self) -> Result<(), Failure> {
+        if !self.client.states().borrow().gone {
+            self.client.call(Call::End).await?;
+            let mut states = self.client.states();
+            // Its last words are written by then; the sender is the client's and lives.
+            let _gone = states.wait_for(|s| s.gone).await;
+        }
+        let removed = client::clean(&self.plan.dir).and_then(|()| addresses::free(&self.plan.dir));
+        removed.map_err(|e| {
+            Failure::new("CannotRemoveContainerError", format!("{}: {e}", self.plan.dir.display()))
+        })
+    }
+}
+
+/// As docker's `/stats` has it, where a process has such a thing.
+fn docker_stats(name: &str, id: &str, stats: &Stats) -> Value {
+    let at = jiff::Timestamp::from_millisecond(Time::now().millis()).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    json!({
+        "read": at.to_string(),
+        "id": id,
+        "name": format!("/{name}"),
+        "pids_stats": { "current": stats.processes },
+        "cpu_stats": { "cpu_usage": { "total_usage": stats.cpu }, "online_cpus": cpus },
+        "memory_stats": { "usage": stats.memory, "limit": stats.memory_limit, "stats": {} },
+    })
+}
