@@ -23,6 +23,7 @@ mod forward_peer;
 mod linked;
 mod memory;
 mod pieces;
+mod process_runtime;
 mod samples;
 mod shutdown;
 mod storage;
