@@ -9,6 +9,7 @@ pub mod definition;
 pub mod drivers;
 pub mod engine;
 pub mod firelens;
+pub mod launch;
 pub mod plan;
 pub mod planning;
 pub mod process;

@@ -5,7 +5,6 @@
 //! by ECS's name for it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::definition::{
@@ -45,10 +44,8 @@ pub struct Choices {
     pub secrets: BTreeMap<String, String>,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
     pub blocking: bool,
-    /// The address that stands for the task where there are no network namespaces (process runtime).
-    pub loopback: Option<IpAddr>,
-    /// The program of a router that has none of its own (process runtime): firelane.
-    pub router: Option<PathBuf>,
+    /// Containers are processes of this machine: they have no images, and no addresses of their own.
+    pub process: bool,
 }
 
 /// What is to be done.
@@ -101,7 +98,7 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
             task_arn: arn.clone(),
             instance: None,
             network: definition.network_mode,
-            listen: choices.loopback.map(|address| address.to_string()),
+            listen: None,
         };
         planned.configuration = Some(firelens::configuration(definition, options, &cx).map_err(refused)?);
         if let Some(Source::S3(object)) = &options.source {
@@ -171,19 +168,9 @@ fn container(
         let dir = choices.firelens_dir();
         plan.binds.push((dir.join("config/fluent.conf"), options.kind.config_path().to_owned(), false));
         plan.binds.push((dir.join("socket"), "/var/run".to_owned(), false));
-        let own = container.entry_point.is_none() && container.command.is_none() && plan.exec.is_none();
-        if let Some(program) = choices.router.as_ref().filter(|_| own) {
-            if options.kind == firelens::Kind::Fluentd {
-                let text =
-                    format!("container {name}: a router of type fluentd runs with --runtime docker only");
-                return Err(Failure::new("CannotCreateContainerError", text));
-            }
-            let words = [&program.display().to_string(), "run", "-c", options.kind.config_path()];
-            plan.exec = Some(words.iter().map(|word| (*word).to_owned()).collect());
-        }
     }
     let has_program = container.entry_point.iter().chain(&container.command).any(|words| !words.is_empty());
-    if choices.router.is_some() && plan.exec.is_none() && !has_program {
+    if choices.process && !is_router && plan.exec.is_none() && !has_program {
         let text = format!(
             "container {name} has neither entryPoint nor command, and without Docker there is no image to ask; \
              say what to run with --exec {name}=COMMAND"
@@ -192,8 +179,11 @@ fn container(
     }
     (plan.log_driver, plan.log_options) = log(container, choices)?;
     plan.wants_router_address = firelens::logs_through(container)
-        && definition.network_mode == NetworkMode::Bridge
-        && choices.loopback.is_none();
+        && match definition.network_mode {
+            NetworkMode::Bridge => true,
+            NetworkMode::Awsvpc => choices.process,
+            NetworkMode::Host | NetworkMode::None => false,
+        };
     Ok(plan)
 }
 
@@ -269,16 +259,11 @@ fn environment(
             all.insert("FLUENT_UID".to_owned(), "0".to_owned());
         }
     }
-    if firelens::logs_through(container) {
-        let address = match (definition.network_mode, choices.loopback) {
-            (NetworkMode::Bridge, Some(address)) => Some(address.to_string()),
-            (NetworkMode::Awsvpc, address) => Some(address.map_or("127.0.0.1".to_owned(), |a| a.to_string())),
-            _ => None,
-        };
-        if let Some(address) = address {
-            all.insert("FLUENT_HOST".to_owned(), address);
-            all.insert("FLUENT_PORT".to_owned(), firelens::PORT.to_string());
-        }
+    // Elsewhere the address is known once the router runs.
+    if firelens::logs_through(container) && definition.network_mode == NetworkMode::Awsvpc && !choices.process
+    {
+        all.insert("FLUENT_HOST".to_owned(), "127.0.0.1".to_owned());
+        all.insert("FLUENT_PORT".to_owned(), firelens::PORT.to_string());
     }
     if definition.task_role_arn.is_some() && container.firelens_configuration.is_none() {
         let text = format!(

@@ -3,6 +3,7 @@
 //! Enters: a task definition, and where the task runs. Leaves: the text of the configuration file, docker's log options,
 //! what the environment gets. Can go wrong: what makes the ECS agent stop a task; the texts are its own.
 
+mod files;
 mod fluentbit;
 mod fluentd;
 mod options;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::definition::{Condition, ContainerDefinition, Dependency, NetworkMode, TaskDefinition};
 
+pub use files::write;
 pub use options::{Kind, Options, Source};
 
 /// Where the router listens for who does not log through its socket.

@@ -40,8 +40,7 @@ fn choices() -> Choices {
         region: "eu-west-1".to_owned(),
         account: "111122223333".to_owned(),
         data: "/data".into(),
-        loopback: Some(IpAddr::from([127, 0, 0, 2])),
-        router: Some("/usr/bin/firelane".into()),
+        process: true,
         ..Default::default()
     }
 }
@@ -60,16 +59,18 @@ fn an_app_logs_to_its_tasks_router_and_starts_after_it() {
         web.log_options["fluentd-address"],
         "unix:///data/firelens/0f1e2d3c4b5a69788796a5b4c3d2e1f0/socket/fluent.sock"
     );
-    assert_eq!((value(web, "FLUENT_HOST"), value(web, "FLUENT_PORT")), (Some("127.0.0.2"), Some("24224")));
+    assert!(web.wants_router_address && value(web, "FLUENT_HOST").is_none());
     assert_eq!(web.depends_on.iter().map(|d| d.container_name.as_str()).collect::<Vec<_>>(), ["log_router"]);
-    assert_eq!(
-        router.exec.as_ref().unwrap().join(" "),
-        "/usr/bin/firelane run -c /fluent-bit/etc/fluent-bit.conf"
-    );
     assert_eq!(router.binds[1].1, "/var/run");
-    assert_eq!((router.log_driver.as_str(), value(router, "FLUENT_HOST")), ("json-file", None));
+    assert_eq!((router.log_driver.as_str(), router.wants_router_address), ("json-file", false));
+    let mut definition = task();
+    definition.network_mode = NetworkMode::Awsvpc;
+    let docker = plan(&definition, &Choices { process: false, ..choices() }).unwrap();
+    let web = &docker.plan.containers[0];
+    assert_eq!((value(web, "FLUENT_HOST"), value(web, "FLUENT_PORT")), (Some("127.0.0.1"), Some("24224")));
+    assert!(!web.wants_router_address);
     let text = planned.configuration.unwrap();
-    assert!(text.contains("Listen 127.0.0.2\n    Port 24224"), "{text}");
+    assert!(text.contains("Listen 0.0.0.0\n    Port 24224"), "{text}");
     assert!(text.contains("Record ecs_task_definition shop:7"), "{text}");
     assert_eq!(
         planned.plan.arn,

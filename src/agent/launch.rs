@@ -1,0 +1,46 @@
+//! One task from its plan to its end.
+//!
+//! Enters: what was planned, a runtime. Leaves: the view of how it ended. Can go wrong: what the runtime or the disk says;
+//! then the task has failed to start, by ECS's name for it, and nothing is left behind but its logs.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::engine::{self, View};
+use super::firelens;
+use super::planning::Planned;
+use super::runtime::{Failure, Runtime, TaskHandle};
+
+/// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files.
+///
+/// # Errors
+/// It could not be begun. What happens later is in the view.
+pub async fn run<R: Runtime>(
+    runtime: &R,
+    planned: &Planned,
+    firelens_dir: &Path,
+    stop: watch::Receiver<Option<String>>,
+    report: impl FnMut(&View),
+) -> Result<View, Failure> {
+    let plan = &planned.plan;
+    if let Some(text) = &planned.configuration {
+        let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
+        let user = router.and_then(|r| r.definition.user.as_deref());
+        firelens::write(firelens_dir, text, user)
+            .map_err(|e| Failure::new("ResourceInitializationError", e))?;
+    }
+    let task = Arc::new(runtime.open(plan).await?);
+    let view = engine::run(plan, Arc::clone(&task), stop, report).await;
+    if let Err(e) = task.close().await {
+        tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
+    }
+    if planned.configuration.is_some()
+        && let Err(e) = fs::remove_dir_all(firelens_dir)
+    {
+        tracing::warn!(task = %plan.id, cause = %e, "cannot remove {}", firelens_dir.display());
+    }
+    Ok(view)
+}

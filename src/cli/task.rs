@@ -1,0 +1,295 @@
+//! `firelane task`: task definitions on this machine.
+//!
+//! Enters: a file and options. Leaves: a running task, a table of how its containers ended, the exit code of the essential
+//! one. Can go wrong: the definition is refused (exit code 2, every problem with its place), or the task fails to start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{EXIT_USAGE, complain, say, say_aside};
+use crate::agent::definition::TaskDefinition;
+use crate::agent::engine::{StopCode, View};
+use crate::agent::planning::{self, Choices, Planned};
+use crate::agent::process::ProcessRuntime;
+use crate::agent::launch;
+use crate::rt::Tasks;
+
+/// The largest task definition that is read.
+const FILE_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskCommand {
+    /// Run a task definition to its end
+    Run(Box<Run>),
+}
+
+/// What stands in for the mode of log drivers that say none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum LogMode {
+    /// As ECS has it: lines are dropped when a service is slow.
+    #[default]
+    NonBlocking,
+    /// The container waits.
+    Blocking,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Task definition: the JSON of RegisterTaskDefinition, or what DescribeTaskDefinition prints
+    file: PathBuf,
+    /// Name of the cluster, for ARNs and metadata
+    #[arg(long, default_value = "default")]
+    cluster: String,
+    /// Region, for ARNs and awslogs [default: AWS_REGION, else us-east-1]
+    #[arg(long)]
+    region: Option<String>,
+    /// Account, for ARNs
+    #[arg(long, default_value = "000000000000")]
+    account: String,
+    /// More environment for every container
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// A command for a container in place of its image's program; /bin/sh runs it
+    #[arg(long, value_name = "CONTAINER=COMMAND", value_parser = pair)]
+    exec: Vec<(String, String)>,
+    /// A path in place of a volume
+    #[arg(long, value_name = "VOLUME=PATH", value_parser = pair)]
+    volume: Vec<(String, String)>,
+    /// The value of a secret, by its name in the definition or by its valueFrom
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    secret: Vec<(String, String)>,
+    /// A file of NAME=VALUE lines with the values of secrets
+    #[arg(long, value_name = "FILE")]
+    secrets_file: Option<PathBuf>,
+    /// For awslogs without a mode
+    #[arg(long, value_enum, default_value_t)]
+    default_log_mode: LogMode,
+    /// So many tasks of it at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    count: u16,
+    /// Where the files of tasks are kept [default: a new directory in /tmp]
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+    /// Print the lines of containers whose logs are in files
+    #[arg(short, long)]
+    follow: bool,
+    /// Print how it ended as JSON, one task a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    if name.is_empty() { Err("its name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+/// Runs the command.
+pub(super) fn main(command: &TaskCommand) -> ExitCode {
+    match command {
+        TaskCommand::Run(args) => run(args).unwrap_or_else(|e| {
+            complain("error", e);
+            ExitCode::from(EXIT_USAGE)
+        }),
+    }
+}
+
+fn run(args: &Run) -> Result<ExitCode, String> {
+    let Some(definition) = read(&args.file)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
+    let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
+    let data = directory(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let mut planned = Vec::new();
+    for _ in 0..args.count {
+        let choices = choices(args, &data)?;
+        match planning::plan(&definition, &choices) {
+            Ok(made) => planned.push((made, choices)),
+            Err(e) => {
+                complain("error", format_args!("{}: {e}", args.file.display()));
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
+        }
+    }
+    for warning in planned.first().iter().flat_map(|(made, _)| &made.warnings) {
+        complain("warning", warning);
+    }
+    let code = runtime.block_on(async {
+        let tasks = Tasks::new();
+        let processes = ProcessRuntime::new(&program, &tasks);
+        let (ask, stop) = watch::channel(None);
+        let all = planned.iter().map(|(made, choices)| one(&processes, made, choices, args, stop.clone()));
+        tokio::select! {
+            codes = futures_all(all) => codes.into_iter().find(|code| *code != 0).unwrap_or(0),
+            () = until_asked(ask) => 1,
+        }
+    });
+    say_aside(format_args!("files of the tasks are in {}", data.display()));
+    Ok(ExitCode::from(code))
+}
+
+/// Waits for all of them at once.
+async fn futures_all<F: Future<Output = u8>>(all: impl Iterator<Item = F>) -> Vec<u8> {
+    let mut waiting: Vec<_> = all.map(|f| (Box::pin(f), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in &mut waiting {
+            if done.is_none()
+                && let std::task::Poll::Ready(code) = future.as_mut().poll(cx)
+            {
+                *done = Some(code);
+            }
+        }
+        let codes: Option<Vec<u8>> = waiting.iter().map(|(_, done)| *done).collect();
+        codes.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    })
+    .await
+}
+
+/// SIGINT or SIGTERM stops all tasks in order. Never comes back.
+async fn until_asked(ask: watch::Sender<Option<String>>) {
+    let (int, term) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut int), Ok(mut term)) = (int, term) else { return std::future::pending().await };
+    loop {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        say_aside("stopping");
+        ask.send_replace(Some("Task stopped by user".to_owned()));
+    }
+}
+
+async fn one(
+    runtime: &ProcessRuntime,
+    planned: &Planned,
+    choices: &Choices,
+    args: &Run,
+    stop: watch::Receiver<Option<String>>,
+) -> u8 {
+    let mut last = BTreeMap::new();
+    let short = choices.id.get(..8).unwrap_or_default();
+    let report = |view: &View| {
+        for c in &view.containers {
+            if last.insert(c.name.clone(), c.last_status.clone()).as_ref() != Some(&c.last_status) && !args.json {
+                say_aside(format_args!("{short} {} {}", c.name, c.last_status));
+            }
+        }
+    };
+    let logs = planned.plan.dir.join("logs");
+    let ended = launch::run(runtime, planned, &choices.firelens_dir(), stop, report);
+    let ended = if args.follow { super::follow::beside(&logs, ended).await } else { ended.await };
+    let view = match ended {
+        Ok(view) => view,
+        Err(e) => {
+            complain("error", format_args!("task {}: {e}", planned.plan.arn));
+            return 1;
+        }
+    };
+    for warning in &view.warnings {
+        complain("warning", warning);
+    }
+    if args.json {
+        let mut json = serde_json::to_value(&view).unwrap_or_default();
+        if let Some(map) = json.as_object_mut() {
+            map.insert("taskArn".to_owned(), planned.plan.arn.clone().into());
+        }
+        say(&format!("{json}\n"));
+    } else {
+        say(&table(planned, &view));
+    }
+    let code = view.exit_code().map(|code| u8::try_from(code).unwrap_or(1));
+    match view.stop_code {
+        Some(StopCode::EssentialContainerExited) => code.unwrap_or(1),
+        Some(StopCode::UserInitiated) => 0,
+        _ => 1,
+    }
+}
+
+/// How it ended.
+fn table(planned: &Planned, view: &View) -> String {
+    let mut rows = vec![["CONTAINER", "STATUS", "EXIT", "HEALTH", "REASON"].map(str::to_owned)];
+    for c in &view.containers {
+        let health = c.health_status.map_or("-".to_owned(), |h| format!("{h:?}").to_uppercase());
+        rows.push([
+            format!("{}{}", c.name, if c.essential { "" } else { " (not essential)" }),
+            c.last_status.clone(),
+            c.exit_code.map_or("-".to_owned(), |code| code.to_string()),
+            health,
+            c.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3].map(width);
+    let mut text = format!("\n{}\n", planned.plan.arn);
+    for row in &rows {
+        let cells = row.iter().zip(widths.iter().chain([&0])).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let code = view.stop_code.map(|c| format!("{c:?}: ")).unwrap_or_default();
+    text.push_str(&format!("{code}{}\n", view.stopped_reason.clone().unwrap_or_default()));
+    text
+}
+
+fn read(file: &Path) -> Result<Option<TaskDefinition>, String> {
+    let size = fs::metadata(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?.len();
+    if size > FILE_MAX {
+        return Err(format!("{} has {size} bytes; a task definition has at most {FILE_MAX}", file.display()));
+    }
+    let text = fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    let show = |level: &str, p: &crate::agent::definition::Problem| {
+        complain(level, format_args!("{}: {p}", file.display()));
+    };
+    match crate::agent::definition::read(&text) {
+        Ok(checked) => {
+            checked.warnings.iter().for_each(|p| show("warning", p));
+            Ok(Some(checked.definition))
+        }
+        Err(problems) => {
+            problems.iter().for_each(|p| show("error", p));
+            Ok(None)
+        }
+    }
+}
+
+/// Where the tasks' files are: given, or new.
+fn directory(args: &Run) -> Result<PathBuf, String> {
+    let dir = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("firelane-{}", planning::hex(8))));
+    fs::create_dir_all(&dir).and_then(|()| dir.canonicalize()).map_err(|e| format!("cannot use {}: {e}", dir.display()))
+}
+
+fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
+    let mut secrets = BTreeMap::new();
+    if let Some(file) = &args.secrets_file {
+        let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
+            let (name, value) = pair(line).map_err(|e| format!("{}:{}: {e}", file.display(), n + 1))?;
+            secrets.insert(name, value);
+        }
+    }
+    secrets.extend(args.secret.iter().cloned());
+    let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
+    let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    Ok(Choices {
+        id: planning::hex(32),
+        cluster: args.cluster.clone(),
+        region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        account: args.account.clone(),
+        data: data.to_owned(),
+        environment: args.env.clone(),
+        exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
+        images: BTreeMap::new(),
+        volumes: args.volume.iter().map(|(name, path)| (name.clone(), PathBuf::from(path))).collect(),
+        secrets,
+        blocking: args.default_log_mode == LogMode::Blocking,
+        process: true,
+    })
+}
