@@ -21,6 +21,7 @@ Examples:
   firelane run -c /fluent-bit/etc/fluent-bit.conf   run with the configuration that ECS wrote
   firelane check -c router.yaml                     validate everything, send nothing
   firelane replay DIR -c router.yaml                send dead letters once more
+  firelane task run task-definition.json            run an ECS task here, its logs through its own router
   firelane explain                                  list inputs, filters and outputs
   firelane explain filter grep                      the keys of a plugin
   firelane -i dummy -o stdout -m '*'                Fluent Bit's flags, without a command
@@ -50,12 +51,20 @@ pub(super) enum Command {
     /// Send the records of dead-letter files once more
     #[command(after_help = REPLAY)]
     Replay(Replay),
+    /// Run ECS task definitions on this machine
+    Task(Task),
     /// List plugins, or the keys of one with their defaults
     Explain(Explain),
 }
 
 /// The names of the commands.
-pub(super) const COMMANDS: &[&str] = &["run", "check", "replay", "explain", "help"];
+pub(super) const COMMANDS: &[&str] = &["run", "check", "replay", "task", "explain", "help"];
+
+#[derive(Debug, Args)]
+pub(super) struct Task {
+    #[command(subcommand)]
+    pub(super) command: super::task::TaskCommand,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Run {

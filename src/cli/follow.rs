@@ -35,7 +35,9 @@ pub(super) async fn beside<T>(dir: &Path, task: impl Future<Output = T>) -> T {
 fn show(dir: &Path, places: &mut BTreeMap<PathBuf, u64>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for path in entries.filter_map(|e| Some(e.ok()?.path())) {
-        let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix("-json.log")) else { continue };
+        let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix("-json.log")) else {
+            continue;
+        };
         let name = name.to_owned();
         let place = places.entry(path.clone()).or_insert(0);
         while let Some((text, end)) = more(&path, *place) {

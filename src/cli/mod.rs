@@ -6,7 +6,9 @@
 mod args;
 mod explain;
 mod flags;
+mod follow;
 mod job;
+mod task;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -45,6 +47,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Replay(args) }) => {
             job::replay(&args.run.into(), &args.files, args.filters, args.remove)
         }
+        Ok(Cli { command: Command::Task(args) }) => task::main(&args.command),
         Ok(Cli { command: Command::Explain(what) }) => {
             explain::explain(what.what.as_deref(), what.name.as_deref())
         }

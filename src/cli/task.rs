@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
 use crate::agent::engine::{StopCode, View};
+use crate::agent::launch;
 use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
-use crate::agent::launch;
 use crate::rt::Tasks;
 
 /// The largest task definition that is read.
@@ -86,7 +86,11 @@ pub(super) struct Run {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
-    if name.is_empty() { Err("its name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+    if name.is_empty() {
+        Err("its name is empty".to_owned())
+    } else {
+        Ok((name.to_owned(), value.to_owned()))
+    }
 }
 
 /// Runs the command.
@@ -177,13 +181,16 @@ async fn one(
     let short = choices.id.get(..8).unwrap_or_default();
     let report = |view: &View| {
         for c in &view.containers {
-            if last.insert(c.name.clone(), c.last_status.clone()).as_ref() != Some(&c.last_status) && !args.json {
+            if last.insert(c.name.clone(), c.last_status.clone()).as_ref() != Some(&c.last_status)
+                && !args.json
+            {
                 say_aside(format_args!("{short} {} {}", c.name, c.last_status));
             }
         }
     };
     let logs = planned.plan.dir.join("logs");
-    let ended = launch::run(runtime, planned, &choices.firelens_dir(), stop, report);
+    let firelens = choices.firelens_dir();
+    let ended = launch::run(runtime, planned, &firelens, stop, report);
     let ended = if args.follow { super::follow::beside(&logs, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
@@ -225,7 +232,9 @@ fn table(planned: &Planned, view: &View) -> String {
             c.reason.clone().unwrap_or_default(),
         ]);
     }
-    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths = [0, 1, 2, 3].map(width);
     let mut text = format!("\n{}\n", planned.plan.arn);
     for row in &rows {
@@ -262,15 +271,21 @@ fn read(file: &Path) -> Result<Option<TaskDefinition>, String> {
 
 /// Where the tasks' files are: given, or new.
 fn directory(args: &Run) -> Result<PathBuf, String> {
-    let dir = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("firelane-{}", planning::hex(8))));
-    fs::create_dir_all(&dir).and_then(|()| dir.canonicalize()).map_err(|e| format!("cannot use {}: {e}", dir.display()))
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("firelane-{}", planning::hex(8))));
+    fs::create_dir_all(&dir)
+        .and_then(|()| dir.canonicalize())
+        .map_err(|e| format!("cannot use {}: {e}", dir.display()))
 }
 
 fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
     let mut secrets = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-        for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
+        for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#'))
+        {
             let (name, value) = pair(line).map_err(|e| format!("{}:{}: {e}", file.display(), n + 1))?;
             secrets.insert(name, value);
         }

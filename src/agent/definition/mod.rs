@@ -4,10 +4,18 @@
 //! defaults, and warnings for what one machine cannot honour. Can go wrong: everything that ECS refuses; all of it is said
 //! at once, each with its path in the JSON.
 
+mod check;
+mod container;
+mod json;
 mod model;
+mod read;
+#[cfg(test)]
+mod tests;
 
+pub use json::Problem;
 pub use model::{
     Condition, ContainerDefinition, Dependency, FirelensConfiguration, HealthCheck, LaunchType,
     LinuxParameters, LogConfiguration, MountPoint, NetworkMode, PortMapping, RestartPolicy, Secret,
     TaskDefinition, Ulimit, Volume, VolumeFrom, VolumeKind,
 };
+pub use read::{Checked, read};

@@ -39,7 +39,9 @@ pub fn write(dir: &Path, text: &str, user: Option<&str>) -> Result<(), String> {
 fn ids(user: &str) -> Result<(u32, Option<u32>), String> {
     let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
     let uid = uid.parse().map_err(|_| {
-        format!("unable to determine the UID of the firelens container: user {user:?} must begin with a number")
+        format!(
+            "unable to determine the UID of the firelens container: user {user:?} must begin with a number"
+        )
     })?;
     Ok((uid, gid.and_then(|gid| gid.parse().ok())))
 }

@@ -1,0 +1,428 @@
+//! The fields of one container.
+//!
+//! Enters: an object of `containerDefinitions`. Leaves: a container with its defaults. Can go wrong: what ECS refuses in one
+//! container; what concerns several is checked beside this.
+
+use super::json::{CLIENT, Object};
+use super::model::{
+    Condition, ContainerDefinition, Dependency, FirelensConfiguration, HealthCheck, LaunchType,
+    LinuxParameters, LogConfiguration, MountPoint, PortMapping, RestartPolicy, Secret, Ulimit, VolumeFrom,
+};
+use super::read::{check_name, required};
+
+const ULIMITS: &[&str] = &[
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+const DRIVERS: &[&str] = &[
+    "awslogs",
+    "awsfirelens",
+    "fluentd",
+    "gelf",
+    "journald",
+    "json-file",
+    "splunk",
+    "syslog",
+    "none",
+    "logentries",
+];
+const FARGATE_DRIVERS: &[&str] = &["awslogs", "awsfirelens", "splunk"];
+/// Any whole number from 0 on.
+const COUNT: std::ops::RangeInclusive<i64> = 0..=i64::MAX;
+
+pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
+    let fargate = launch == LaunchType::Fargate;
+    let mut c = ContainerDefinition {
+        name: required(&o, "name"),
+        image: required(&o, "image"),
+        ..Default::default()
+    };
+    check_name(&o, "name", &c.name);
+    c.essential = o.boolean("essential", true);
+    c.cpu = o.unsigned("cpu", 0..=262_144).unwrap_or(0);
+    c.memory = o.unsigned("memory", COUNT).filter(|m| *m > 0);
+    if c.memory.is_some_and(|m| m < 6) {
+        o.notes.error(CLIENT, o.at("memory"), "must be at least 6 MiB, which Docker asks for");
+    }
+    c.memory_reservation = o.unsigned("memoryReservation", COUNT).filter(|m| *m > 0);
+    if let (Some(limit), Some(soft)) = (c.memory, c.memory_reservation)
+        && limit < soft
+    {
+        let text = format!("must be at least memoryReservation ({soft}), not {limit}");
+        o.notes.error(CLIENT, o.at("memory"), text);
+    }
+    c.entry_point = o.strings("entryPoint");
+    c.command = o.strings("command");
+    c.environment = pairs(&o, "environment", "name", "value");
+    c.environment_files = environment_files(&o);
+    c.secrets = secrets(&o, "secrets");
+    c.port_mappings = o.objects("portMappings").into_iter().filter_map(port).collect();
+    c.mount_points = o.objects("mountPoints").into_iter().map(mount_point).collect();
+    c.volumes_from = o.objects("volumesFrom").into_iter().map(volume_from).collect();
+    c.links = o.strings("links").unwrap_or_default();
+    if let Some(linux) = o.object("linuxParameters") {
+        c.linux_parameters = self::linux(linux, fargate);
+    }
+    c.depends_on = o.objects("dependsOn").into_iter().filter_map(dependency).collect();
+    let timeout = |name| o.unsigned(name, if fargate { 0..=120 } else { COUNT }).filter(|n| *n > 0);
+    (c.start_timeout, c.stop_timeout) = (timeout("startTimeout"), timeout("stopTimeout"));
+    c.health_check = o.object("healthCheck").map(health_check);
+    c.ulimits = o.objects("ulimits").into_iter().map(ulimit).collect();
+    c.user = o.string("user").filter(|s| !s.is_empty());
+    c.working_directory = o.string("workingDirectory").filter(|s| !s.is_empty());
+    c.hostname = o.string("hostname").filter(|s| !s.is_empty());
+    c.readonly_root_filesystem = o.boolean("readonlyRootFilesystem", false);
+    c.privileged = o.boolean("privileged", false);
+    c.disable_networking = o.boolean("disableNetworking", false);
+    c.interactive = o.boolean("interactive", false);
+    c.pseudo_terminal = o.boolean("pseudoTerminal", false);
+    c.docker_labels = o.map("dockerLabels");
+    c.dns_servers = o.strings("dnsServers").unwrap_or_default();
+    c.dns_search_domains = o.strings("dnsSearchDomains").unwrap_or_default();
+    c.extra_hosts = pairs(&o, "extraHosts", "hostname", "ipAddress");
+    c.docker_security_options = o.strings("dockerSecurityOptions").unwrap_or_default();
+    c.system_controls = pairs(&o, "systemControls", "namespace", "value");
+    c.restart_policy = o.object("restartPolicy").and_then(restart_policy);
+    c.log_configuration = o.object("logConfiguration").map(|log| log_configuration(log, fargate));
+    c.firelens_configuration = o.object("firelensConfiguration").map(firelens);
+    o.cannot(&[
+        ("resourceRequirements", "the agent gives out no GPUs"),
+        ("credentialSpecs", "there is no Active Directory"),
+        ("repositoryCredentials", "images are not pulled from private registries yet"),
+    ]);
+    o.pass_over(&["versionConsistency"]);
+    if fargate {
+        for (field, set) in [
+            ("privileged", c.privileged),
+            ("links", !c.links.is_empty()),
+            ("disableNetworking", c.disable_networking),
+            ("dockerSecurityOptions", !c.docker_security_options.is_empty()),
+            ("extraHosts", !c.extra_hosts.is_empty()),
+            ("dnsServers", !c.dns_servers.is_empty()),
+        ] {
+            if set {
+                o.notes.error(CLIENT, o.at(field), "is not supported on Fargate");
+            }
+        }
+    }
+    o.finish();
+    c
+}
+
+fn pairs(
+    o: &Object<'_>,
+    list: &'static str,
+    name: &'static str,
+    value: &'static str,
+) -> Vec<(String, String)> {
+    let pair = |p: Object<'_>| {
+        let found = (required(&p, name), p.string(value).unwrap_or_default());
+        p.finish();
+        found
+    };
+    o.objects(list).into_iter().map(pair).collect()
+}
+
+fn environment_files(o: &Object<'_>) -> Vec<String> {
+    let list = o.objects("environmentFiles");
+    if list.len() > 10 {
+        o.notes.error(CLIENT, o.at("environmentFiles"), format!("has at most 10 files, not {}", list.len()));
+    }
+    let file = |f: Object<'_>| {
+        let value = required(&f, "value");
+        f.one_of("type", &["s3"]);
+        if !value.is_empty() && !value.ends_with(".env") {
+            f.notes.error(CLIENT, f.at("value"), format!("{value:?} must end with .env"));
+        }
+        f.finish();
+        value
+    };
+    list.into_iter().map(file).collect()
+}
+
+fn secrets(o: &Object<'_>, list: &'static str) -> Vec<Secret> {
+    let secret = |s: Object<'_>| {
+        let found = Secret { name: required(&s, "name"), value_from: required(&s, "valueFrom") };
+        s.finish();
+        found
+    };
+    o.objects(list).into_iter().map(secret).collect()
+}
+
+fn port(o: Object<'_>) -> Option<PortMapping> {
+    let port = |name| o.unsigned(name, 0..=65_535).and_then(|p| u16::try_from(p).ok());
+    let (inside, outside) = (port("containerPort"), port("hostPort"));
+    let range = o.string("containerPortRange");
+    let udp = o.one_of("protocol", &["tcp", "udp"]) == Some("udp");
+    if let Some(name) = o.string("name") {
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.len() > 64 || !name.chars().all(good) {
+            let text = "must be at most 64 lowercase letters, numbers, underscores, and hyphens";
+            o.notes.error(CLIENT, o.at("name"), text);
+        }
+    }
+    o.one_of("appProtocol", &["http", "http2", "grpc"]);
+    let found = match (inside, &range) {
+        (Some(_), Some(_)) => {
+            o.notes.error(CLIENT, o.at("containerPortRange"), "cannot stand beside containerPort");
+            None
+        }
+        (Some(0), None) | (None, None) => {
+            o.notes.error(CLIENT, o.at("containerPort"), "must be 1 to 65535");
+            None
+        }
+        (Some(port), None) => Some((port, port)),
+        (None, Some(range)) => {
+            let bounds = range.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+            let bounds = bounds.filter(|(a, b): &(u16, u16)| *a > 0 && a <= b);
+            if bounds.is_none() {
+                o.notes.error(
+                    CLIENT,
+                    o.at("containerPortRange"),
+                    format!("must be FIRST-LAST, not {range:?}"),
+                );
+            }
+            bounds
+        }
+    };
+    o.finish();
+    found.map(|container_port| PortMapping { container_port, host_port: outside, udp })
+}
+
+fn mount_point(o: Object<'_>) -> MountPoint {
+    let found = MountPoint {
+        source_volume: required(&o, "sourceVolume"),
+        container_path: required(&o, "containerPath"),
+        read_only: o.boolean("readOnly", false),
+    };
+    o.finish();
+    found
+}
+
+fn volume_from(o: Object<'_>) -> VolumeFrom {
+    let found = VolumeFrom {
+        source_container: required(&o, "sourceContainer"),
+        read_only: o.boolean("readOnly", false),
+    };
+    o.finish();
+    found
+}
+
+fn linux(o: Object<'_>, fargate: bool) -> LinuxParameters {
+    let mut l = LinuxParameters::default();
+    if let Some(c) = o.object("capabilities") {
+        (l.add, l.drop) = (c.strings("add").unwrap_or_default(), c.strings("drop").unwrap_or_default());
+        if fargate && l.add.iter().any(|name| name != "SYS_PTRACE") {
+            c.notes.error(CLIENT, c.at("add"), "on Fargate only SYS_PTRACE can be added");
+        }
+        c.finish();
+    }
+    for d in o.objects("devices") {
+        let host = required(&d, "hostPath");
+        let inside = d.string("containerPath").unwrap_or_else(|| host.clone());
+        let letter = |p: &String| match p.as_str() {
+            "read" => "r",
+            "write" => "w",
+            "mknod" => "m",
+            other => {
+                let text = format!("must be read, write or mknod, not {other:?}");
+                d.notes.error(CLIENT, d.at("permissions"), text);
+                ""
+            }
+        };
+        let rights =
+            d.strings("permissions").map_or("rwm".to_owned(), |all| all.iter().map(letter).collect());
+        l.devices.push((host, inside, rights));
+        d.finish();
+    }
+    l.init_process_enabled = o.boolean("initProcessEnabled", false);
+    l.max_swap = o.unsigned("maxSwap", COUNT);
+    l.swappiness = o.unsigned("swappiness", 0..=100);
+    l.shared_memory_size = o.unsigned("sharedMemorySize", COUNT).filter(|n| *n > 0);
+    for t in o.objects("tmpfs") {
+        let path = required(&t, "containerPath");
+        if !t.has("size") {
+            t.notes.error(CLIENT, t.at("size"), "must be given");
+        }
+        l.tmpfs.push((
+            path,
+            t.unsigned("size", 1..=i64::MAX).unwrap_or(1),
+            t.strings("mountOptions").unwrap_or_default(),
+        ));
+        t.finish();
+    }
+    if fargate {
+        let set = [
+            ("devices", !l.devices.is_empty()),
+            ("maxSwap", l.max_swap.is_some()),
+            ("swappiness", l.swappiness.is_some()),
+            ("sharedMemorySize", l.shared_memory_size.is_some()),
+            ("tmpfs", !l.tmpfs.is_empty()),
+        ];
+        for (field, _) in set.into_iter().filter(|(_, set)| *set) {
+            o.notes.error(CLIENT, o.at(field), "is not supported on Fargate");
+        }
+    }
+    o.finish();
+    l
+}
+
+fn dependency(o: Object<'_>) -> Option<Dependency> {
+    let container_name = required(&o, "containerName");
+    if !o.has("condition") {
+        o.notes.error(CLIENT, o.at("condition"), "must be given");
+    }
+    let condition = match o.one_of("condition", &["START", "COMPLETE", "SUCCESS", "HEALTHY"]) {
+        Some("START") => Some(Condition::Start),
+        Some("COMPLETE") => Some(Condition::Complete),
+        Some("SUCCESS") => Some(Condition::Success),
+        Some("HEALTHY") => Some(Condition::Healthy),
+        _ => None,
+    };
+    o.finish();
+    condition.map(|condition| Dependency { container_name, condition })
+}
+
+fn health_check(o: Object<'_>) -> HealthCheck {
+    let h = HealthCheck {
+        command: o.strings("command").unwrap_or_default(),
+        interval: o.unsigned("interval", 5..=300).unwrap_or(30),
+        timeout: o.unsigned("timeout", 2..=120).unwrap_or(5),
+        retries: o.unsigned("retries", 1..=10).unwrap_or(3),
+        start_period: o.unsigned("startPeriod", 0..=300).unwrap_or(0),
+    };
+    match h.command.first().map(String::as_str) {
+        Some("CMD" | "CMD-SHELL") if h.command.len() > 1 => {}
+        Some("CMD" | "CMD-SHELL") => {
+            o.notes.error(CLIENT, o.at("command"), "has no command after its first word")
+        }
+        _ => o.notes.error(CLIENT, o.at("command"), "must begin with CMD or CMD-SHELL"),
+    }
+    o.finish();
+    h
+}
+
+fn ulimit(o: Object<'_>) -> Ulimit {
+    let limit = |name| {
+        if !o.has(name) {
+            o.notes.error(CLIENT, o.at(name), "must be given");
+        }
+        o.integer(name, -1..=i64::MAX).unwrap_or(-1)
+    };
+    let name = o.one_of("name", ULIMITS).unwrap_or_default().to_owned();
+    let u = Ulimit { name, soft_limit: limit("softLimit"), hard_limit: limit("hardLimit") };
+    if u.hard_limit >= 0 && (u.soft_limit > u.hard_limit || u.soft_limit < 0) {
+        o.notes.error(CLIENT, o.at("softLimit"), format!("must be at most hardLimit ({})", u.hard_limit));
+    }
+    o.finish();
+    u
+}
+
+fn restart_policy(o: Object<'_>) -> Option<RestartPolicy> {
+    if !o.has("enabled") {
+        o.notes.error(CLIENT, o.at("enabled"), "must be given");
+    }
+    let enabled = o.boolean("enabled", false);
+    let codes = o.list("ignoredExitCodes");
+    if codes.len() > 50 {
+        o.notes.error(CLIENT, o.at("ignoredExitCodes"), format!("has at most 50 codes, not {}", codes.len()));
+    }
+    let code = |(path, value): (String, &serde_json::Value)| {
+        if value.as_i64().is_none() {
+            o.notes.error(CLIENT, path, "must be a whole number");
+        }
+        value.as_i64()
+    };
+    let policy = RestartPolicy {
+        ignored_exit_codes: codes.into_iter().filter_map(code).collect(),
+        restart_attempt_period: o.unsigned("restartAttemptPeriod", 60..=1800).unwrap_or(300),
+    };
+    o.finish();
+    enabled.then_some(policy)
+}
+
+fn log_configuration(o: Object<'_>, fargate: bool) -> LogConfiguration {
+    if !o.has("logDriver") {
+        o.notes.error(CLIENT, o.at("logDriver"), "must be given");
+    }
+    let drivers = if fargate { FARGATE_DRIVERS } else { DRIVERS };
+    let log_driver = o.one_of("logDriver", drivers).unwrap_or_default().to_owned();
+    let log = LogConfiguration {
+        log_driver,
+        options: o.map("options"),
+        secret_options: secrets(&o, "secretOptions"),
+    };
+    if log.log_driver == "awslogs" {
+        if !log.options.contains_key("awslogs-group") {
+            o.notes.error(CLIENT, o.at("options"), "awslogs needs awslogs-group");
+        }
+        if fargate && !log.options.contains_key("awslogs-stream-prefix") {
+            o.notes.error(CLIENT, o.at("options"), "awslogs needs awslogs-stream-prefix on Fargate");
+        }
+    }
+    if let Some(limit) =
+        log.options.get("log-driver-buffer-limit").filter(|_| log.log_driver == "awsfirelens")
+        && !limit.parse().is_ok_and(|n: u64| n <= 536_870_912)
+    {
+        let at = o.at("options.log-driver-buffer-limit");
+        o.notes.error(CLIENT, at, format!("must be a whole number of at most 536870912, not {limit:?}"));
+    }
+    o.finish();
+    log
+}
+
+fn firelens(o: Object<'_>) -> FirelensConfiguration {
+    if !o.has("type") {
+        o.notes.error(CLIENT, o.at("type"), "must be given");
+    }
+    let kind = o.one_of("type", &["fluentbit", "fluentd"]).unwrap_or_default().to_owned();
+    let f = FirelensConfiguration { r#type: kind, options: o.map("options") };
+    let at = |name: &str| o.at(&format!("options.{name}"));
+    match f.options.get("config-file-type").map(String::as_str) {
+        None | Some("file") => {}
+        Some("s3") => {
+            let arn = f
+                .options
+                .get("config-file-value")
+                .is_none_or(|v| v.starts_with("arn:") && v.contains(":s3:::"));
+            if !arn {
+                o.notes.error(
+                    CLIENT,
+                    at("config-file-value"),
+                    "must be the ARN of an S3 object: arn:aws:s3:::bucket/key",
+                );
+            }
+        }
+        Some(other) => {
+            o.notes.error(CLIENT, at("config-file-type"), format!("must be s3 or file, not {other:?}"))
+        }
+    }
+    if f.options.contains_key("config-file-type")
+        && f.options.get("config-file-value").is_none_or(String::is_empty)
+    {
+        o.notes.error(CLIENT, at("config-file-value"), "must be given where config-file-type is");
+    }
+    let flag = f.options.get("enable-ecs-log-metadata");
+    let bools = ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
+    if let Some(flag) = flag.filter(|flag| !bools.contains(&flag.as_str())) {
+        o.notes.warn(
+            at("enable-ecs-log-metadata"),
+            format!("{flag:?} is neither true nor false: ECS takes it as false"),
+        );
+    }
+    o.finish();
+    f
+}

@@ -1,0 +1,256 @@
+//! A task definition's own fields.
+//!
+//! Enters: the text of a file. Leaves: a [`Checked`] definition. Can go wrong: no JSON (with line and column), and
+//! everything that ECS refuses.
+
+use serde_json::Value;
+
+use super::check;
+use super::container;
+use super::json::{CLIENT, Notes, Object, PARAMETER, Problem};
+use super::model::{LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind};
+
+/// The largest file; ECS takes 64 KiB.
+const SIZE_MAX: usize = 1 << 20;
+/// Containers of one task.
+const CONTAINERS_MAX: usize = 10;
+
+/// A definition that ECS would take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// With its defaults.
+    pub definition: TaskDefinition,
+    /// What one machine cannot honour.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and checks a file: what RegisterTaskDefinition takes, or what DescribeTaskDefinition prints.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file's fields.
+pub fn read(text: &[u8]) -> Result<Checked, Vec<Problem>> {
+    let whole = |text: String| vec![Problem { path: String::new(), kind: Some(PARAMETER), text }];
+    if text.len() > SIZE_MAX {
+        return Err(whole(format!("the file has {} bytes, and at most {SIZE_MAX} are read", text.len())));
+    }
+    let value: Value = serde_json::from_slice(text).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        let cause = e.to_string();
+        let cause = cause.split(" at line ").next().unwrap_or_default();
+        whole(format!("line {line}, column {column}: this is no JSON: {cause}"))
+    })?;
+    let Value::Object(outer) = &value else {
+        return Err(whole("a task definition is a JSON object".to_owned()));
+    };
+    let notes = Notes::default();
+    let wrapped = outer.get("taskDefinition").and_then(Value::as_object);
+    let object = match wrapped {
+        Some(inner) => {
+            let outside = Object::new(outer, String::new(), &notes);
+            outside.pass_over(&["taskDefinition", "tags", "ResponseMetadata"]);
+            outside.finish();
+            Object::new(inner, "taskDefinition".to_owned(), &notes)
+        }
+        None => Object::new(outer, String::new(), &notes),
+    };
+    let definition = definition(object);
+    let (errors, warnings) = notes.into_both();
+    if errors.is_empty() { Ok(Checked { definition, warnings }) } else { Err(errors) }
+}
+
+fn definition(o: Object<'_>) -> TaskDefinition {
+    let mut d = TaskDefinition { family: required(&o, "family"), ..TaskDefinition::default() };
+    check_name(&o, "family", &d.family);
+    d.revision = o.unsigned("revision", 1..=i64::from(u32::MAX)).map_or(1, |n| u32::try_from(n).unwrap_or(1));
+    let kinds = o.strings("requiresCompatibilities").unwrap_or_default();
+    for (n, kind) in kinds.iter().enumerate() {
+        if !["EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES"].contains(&kind.as_str()) {
+            let at = format!("{}[{n}]", o.at("requiresCompatibilities"));
+            o.notes.error(
+                CLIENT,
+                at,
+                format!("must be EC2, FARGATE, EXTERNAL or MANAGED_INSTANCES, not {kind:?}"),
+            );
+        }
+    }
+    let asks = |kind: &str| kinds.iter().any(|k| k == kind);
+    d.launch_type = match (asks("FARGATE"), asks("EXTERNAL")) {
+        (true, _) => LaunchType::Fargate,
+        (_, true) => LaunchType::External,
+        _ => LaunchType::Ec2,
+    };
+    let network = o.one_of("networkMode", &["bridge", "awsvpc", "host", "none"]);
+    d.network_mode = match network {
+        Some("awsvpc") => NetworkMode::Awsvpc,
+        Some("host") => NetworkMode::Host,
+        Some("none") => NetworkMode::None,
+        _ => NetworkMode::Bridge,
+    };
+    d.cpu = units(&o, "cpu", "vcpu");
+    d.memory = units(&o, "memory", "gb");
+    d.task_role_arn = o.string("taskRoleArn").filter(|s| !s.is_empty());
+    d.execution_role_arn = o.string("executionRoleArn").filter(|s| !s.is_empty());
+    d.pid_mode = o.one_of("pidMode", &["host", "task"]).map(str::to_owned);
+    d.ipc_mode = o.one_of("ipcMode", &["host", "task", "none"]).map(str::to_owned);
+    platform(&o);
+    d.volumes = o.objects("volumes").into_iter().map(volume).collect();
+    let containers = o.objects("containerDefinitions");
+    if containers.is_empty() {
+        o.notes.error(
+            CLIENT,
+            o.at("containerDefinitions"),
+            "Container.image should not be null or empty: a task definition has 1 to 10 containers",
+        );
+    } else if containers.len() > CONTAINERS_MAX {
+        let text =
+            format!("a task definition has at most {CONTAINERS_MAX} containers, not {}", containers.len());
+        o.notes.error(CLIENT, o.at("containerDefinitions"), text);
+    }
+    let path = o.at("containerDefinitions");
+    d.container_definitions = containers.into_iter().map(|c| container::read(c, d.launch_type)).collect();
+    o.cannot(&[
+        ("placementConstraints", "there is nothing to choose from"),
+        ("ephemeralStorage", "the disk is the machine's"),
+        ("proxyConfiguration", "there is no App Mesh"),
+        ("inferenceAccelerators", "there are none"),
+    ]);
+    o.pass_over(&[
+        "tags",
+        "enableFaultInjection",
+        // What DescribeTaskDefinition adds.
+        "taskDefinitionArn",
+        "status",
+        "requiresAttributes",
+        "compatibilities",
+        "registeredAt",
+        "registeredBy",
+        "deregisteredAt",
+    ]);
+    check::task(&d, &o, &path);
+    o.finish();
+    d
+}
+
+/// A string that must be there.
+pub(super) fn required(o: &Object<'_>, name: &'static str) -> String {
+    if !o.has(name) {
+        o.notes.error(CLIENT, o.at(name), "must be given");
+    }
+    o.string(name).unwrap_or_default()
+}
+
+/// At most 255 of letters, digits, `-` and `_`.
+pub(super) fn check_name(o: &Object<'_>, field: &'static str, name: &str) {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.len() > 255 || !name.chars().all(good) {
+        let text = format!(
+            "{name:?} must be at most 255 letters (uppercase and lowercase), numbers, underscores, and hyphens"
+        );
+        o.notes.error(CLIENT, o.at(field), text);
+    }
+}
+
+/// `"1024"`, `"1 vCPU"`; `"2048"`, `"2 GB"`. Numbers without quotes are taken, too: files have them.
+fn units(o: &Object<'_>, name: &'static str, unit: &str) -> Option<u64> {
+    let text = match o.get(name)? {
+        Value::Number(n) => n.to_string(),
+        Value::String(text) => text.trim().to_lowercase(),
+        _ => String::new(),
+    };
+    let plain = text.parse::<u64>().ok();
+    let big = || {
+        let number = text.strip_suffix(unit)?.trim().parse::<f64>().ok()?;
+        (number > 0.0 && number < 1e6).then_some((number * 1024.0) as u64)
+    };
+    let found = plain.or_else(big).filter(|n| *n > 0);
+    if found.is_none() {
+        let example = if unit == "vcpu" { "\"1024\" or \"1 vCPU\"" } else { "\"2048\" or \"2 GB\"" };
+        o.notes.error(CLIENT, o.at(name), format!("must be a size like {example}, not {text:?}"));
+    }
+    found
+}
+
+fn platform(o: &Object<'_>) {
+    let Some(p) = o.object("runtimePlatform") else { return };
+    let families = [
+        "LINUX",
+        "WINDOWS_SERVER_2016_FULL",
+        "WINDOWS_SERVER_2019_FULL",
+        "WINDOWS_SERVER_2019_CORE",
+        "WINDOWS_SERVER_2022_FULL",
+        "WINDOWS_SERVER_2022_CORE",
+        "WINDOWS_SERVER_2004_CORE",
+        "WINDOWS_SERVER_20H2_CORE",
+        "WINDOWS_SERVER_2025_FULL",
+        "WINDOWS_SERVER_2025_CORE",
+    ];
+    let family = p.one_of("operatingSystemFamily", &families);
+    if family.is_some_and(|f| f != "LINUX") {
+        p.notes.error(CLIENT, p.at("operatingSystemFamily"), "this machine runs Linux containers only");
+    }
+    let architecture = p.one_of("cpuArchitecture", &["X86_64", "ARM64"]);
+    let here = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X86_64" };
+    if let Some(other) = architecture.filter(|a| *a != here) {
+        p.notes.warn(
+            p.at("cpuArchitecture"),
+            format!("has no effect on one machine: this one is {here}, not {other}"),
+        );
+    }
+    p.finish();
+}
+
+fn volume(o: Object<'_>) -> Volume {
+    let mut v = Volume { name: required(&o, "name"), kind: VolumeKind::Task };
+    check_name(&o, "name", &v.name);
+    let mut kinds = Vec::new();
+    if let Some(host) = o.object("host") {
+        let source = host.string("sourcePath").filter(|s| !s.is_empty());
+        host.finish();
+        if let Some(source) = source {
+            kinds.push(VolumeKind::Host(source));
+        }
+    }
+    if let Some(docker) = o.object("dockerVolumeConfiguration") {
+        let shared = docker.one_of("scope", &["task", "shared"]) == Some("shared");
+        let autoprovision = docker.boolean("autoprovision", false);
+        if autoprovision && !shared {
+            docker.notes.error(CLIENT, docker.at("autoprovision"), "is for volumes of scope shared only");
+        }
+        kinds.push(VolumeKind::Docker {
+            shared,
+            autoprovision,
+            driver: docker.string("driver"),
+            driver_opts: docker.map("driverOpts"),
+            labels: docker.map("labels"),
+        });
+        docker.finish();
+    }
+    let elsewhere = [
+        ("efsVolumeConfiguration", "an EFS file system"),
+        ("fsxWindowsFileServerVolumeConfiguration", "an FSx file server"),
+        ("s3filesVolumeConfiguration", "an S3 file system"),
+    ];
+    for (field, what) in elsewhere {
+        if o.has(field) {
+            kinds.push(VolumeKind::Elsewhere(what.to_owned()));
+            let text = format!(
+                "{what} is not on this machine: give a path in its place with --volume {}=PATH",
+                v.name
+            );
+            o.notes.warn(o.at(field), text);
+        }
+    }
+    if o.boolean("configuredAtLaunch", false) {
+        kinds.push(VolumeKind::Elsewhere("a volume that is configured at launch".to_owned()));
+    }
+    if kinds.len() > 1 {
+        o.notes.error(
+            CLIENT,
+            o.path.clone(),
+            format!("volume {} is of more than one kind; keep one", v.name),
+        );
+    }
+    v.kind = kinds.into_iter().next().unwrap_or_default();
+    o.finish();
+    v
+}
