@@ -158,7 +158,9 @@ impl Source {
     fn put(&self, target: &Path) -> io::Result<()> {
         match &self.from {
             From::Mount(mount) => {
-                move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?
+                // `/var/run` is a link on most machines.
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                move_mount(mount, "", CWD, target, flags)?;
             }
             From::Path(path) => mount_bind_recursive(path, target)?,
         }

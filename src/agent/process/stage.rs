@@ -18,8 +18,9 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::convert::CONFIG;
 use super::spec::{Mount, Ulimit};
-use super::{rootfs, users};
+use super::{rootfs, router, users};
 
 /// docker's search path.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -106,10 +107,13 @@ fn prepare(order: &Order, warn: &mut dyn FnMut(String)) -> Result<Command, Faile
         }
     }
     let root = geteuid().is_root();
-    match order.join {
-        Some(pid) => rootfs::join(pid).map_err(failed)?,
+    let argv = match order.join {
+        Some(pid) => {
+            rootfs::join(pid).map_err(failed)?;
+            order.argv.clone()
+        }
         None => see(order, root, warn)?,
-    }
+    };
     for ulimit in &order.ulimits {
         limit(ulimit)?;
     }
@@ -133,7 +137,7 @@ fn prepare(order: &Order, warn: &mut dyn FnMut(String)) -> Result<Command, Faile
     if order.die_with_parent {
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| failed(format!("prctl: {e}")))?;
     }
-    let (name, rest) = order.argv.split_first().ok_or_else(|| failed("no command specified"))?;
+    let (name, rest) = argv.split_first().ok_or_else(|| failed("no command specified"))?;
     let path = env.iter().rev().find(|(n, _)| n == "PATH").map_or(PATH, |(_, v)| v.as_str());
     let program = find(name, path)?;
     let mut command = Command::new(program);
@@ -141,22 +145,38 @@ fn prepare(order: &Order, warn: &mut dyn FnMut(String)) -> Result<Command, Faile
     Ok(command)
 }
 
-/// Namespaces and mounts. Without the right to either, a container sees the machine as it is, and is told so.
-fn see(order: &Order, root: bool, warn: &mut dyn FnMut(String)) -> Result<(), Failed> {
+/// Namespaces and mounts. Without the right to either, a container sees the machine as it is, and is told so; a router's
+/// fixed paths become those of this machine. Gives what is to be run.
+fn see(order: &Order, root: bool, warn: &mut dyn FnMut(String)) -> Result<Vec<String>, Failed> {
     let wants_root = order.user.as_deref().is_some_and(|u| matches!(u.split(':').next(), Some("0" | "root")));
     let inside = (!root && wants_root).then_some((0, 0));
-    match rootfs::unshare(order.hostname.as_deref(), inside) {
+    let refused = match rootfs::unshare(order.hostname.as_deref(), inside) {
         Ok(()) => {
             let cwd = order.cwd.as_deref().filter(|c| c.starts_with('/')).map(Path::new);
             let needed: Vec<&Path> = cwd.into_iter().collect();
-            rootfs::build(&order.mounts, &needed, &order.scratch).map_err(failed)
+            rootfs::build(&order.mounts, &needed, &order.scratch).map_err(failed)?;
+            return Ok(order.argv.clone());
         }
-        Err(e) if order.mounts.is_empty() => {
-            warn(format!("{e}; the container sees the machine's file system"));
-            Ok(())
-        }
-        Err(e) => Err(failed(format!("{e}; its volumes cannot be mounted"))),
+        Err(e) => e,
+    };
+    if order.mounts.is_empty() {
+        warn(format!("{refused}; the container sees the machine's file system"));
+        return Ok(order.argv.clone());
     }
+    let config = order.mounts.iter().find(|m| m.target == Path::new(CONFIG)).and_then(|m| m.source.clone());
+    let Some(config) = config else {
+        return Err(failed(format!("{refused}; its volumes cannot be mounted")));
+    };
+    let unreadable = |e: io::Error| failed(format!("{}: {e}", config.display()));
+    let text = router::as_here(&fs::read_to_string(&config).map_err(unreadable)?, &order.mounts);
+    let own = order.scratch.with_file_name("router-here.conf");
+    fs::write(&own, text).map_err(unreadable)?;
+    warn(format!(
+        "{refused}; {CONFIG} and /var/run/fluent.sock are paths of this machine in the router's configuration: {}",
+        own.display()
+    ));
+    let own = own.to_string_lossy();
+    Ok(order.argv.iter().map(|word| if word == CONFIG { own.to_string() } else { word.clone() }).collect())
 }
 
 /// `None`: as the agent's own user.

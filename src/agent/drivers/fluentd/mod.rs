@@ -38,7 +38,7 @@ pub(in crate::agent) struct Fluentd {
 
 #[derive(Debug)]
 enum Way {
-    Sync(tokio::sync::Mutex<Link>),
+    Sync(Box<tokio::sync::Mutex<Link>>),
     Async(Arc<Shared>),
 }
 
@@ -92,7 +92,7 @@ impl Fluentd {
         let way = match limit {
             None => {
                 link.connect().await?;
-                Way::Sync(tokio::sync::Mutex::new(link))
+                Way::Sync(Box::new(tokio::sync::Mutex::new(link)))
             }
             Some(limit) => {
                 let queue = Mutex::new(Queue { messages: VecDeque::new(), limit, dropped: 0 });
