@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::flags::PLACE;
 use super::{EXIT_USAGE, complain};
-use crate::config::{self, Diagnostics, Env, Level, Pos, Section, Service};
+use crate::config::{self, Diagnostic, Diagnostics, Env, Level, Pos, Section, SectionKind, Service};
 use crate::observe::log;
 use crate::pipeline::{Pipeline, Replay};
 
@@ -66,6 +66,14 @@ fn prepare(job: &Job) -> (Option<(Pipeline, Service)>, Diagnostics) {
     config::check_whole(&document, &mut diags);
     let pipeline = Pipeline::build(&document, &service, &mut diags);
     (Some((pipeline, service)), diags)
+}
+
+/// What would be refused of an output, if an input fed it.
+pub(super) fn findings(output: Section) -> Vec<Diagnostic> {
+    let words = |text: &str| vec![("Name".to_owned(), text.to_owned())];
+    let input = config::section(SectionKind::Input, words("dummy"), PLACE);
+    let (_, diags) = prepare(&Job { sections: vec![input, output], quiet: true, ..Job::default() });
+    diags.iter().filter(|d| d.level == Level::Error).cloned().collect()
 }
 
 /// Says what was found. Level words are those of a compiler, because that is how one reads them.

@@ -15,9 +15,11 @@ use tokio::sync::watch;
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
 use crate::agent::engine::{StopCode, View};
+use crate::agent::firelens;
 use crate::agent::launch;
 use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
+use crate::config::{self, SectionKind};
 use crate::rt::Tasks;
 
 /// The largest task definition that is read.
@@ -27,6 +29,15 @@ const FILE_MAX: u64 = 1 << 20;
 pub(super) enum TaskCommand {
     /// Run a task definition to its end
     Run(Box<Run>),
+    /// Validate task definitions: everything ECS would refuse, and what one machine cannot honour
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Task definitions
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 /// What stands in for the mode of log drivers that say none.
@@ -100,6 +111,65 @@ pub(super) fn main(command: &TaskCommand) -> ExitCode {
             complain("error", e);
             ExitCode::from(EXIT_USAGE)
         }),
+        TaskCommand::Check(args) => check(args),
+    }
+}
+
+/// Says what is wrong with each file. 0: ECS would take all of them.
+fn check(args: &Check) -> ExitCode {
+    let mut code = 0;
+    for file in &args.files {
+        match read(file) {
+            Ok(Some(definition)) => {
+                router(file, &definition);
+                say(&format!(
+                    "{}: {}: {} containers\n",
+                    file.display(),
+                    definition.family,
+                    definition.container_definitions.len()
+                ));
+            }
+            Ok(None) => code = EXIT_USAGE,
+            Err(e) => {
+                complain("error", e);
+                code = EXIT_USAGE;
+            }
+        }
+    }
+    ExitCode::from(code)
+}
+
+/// Checks what the router would be told, as `firelane check` does: a plugin that is not built, an option that it does not
+/// have. The user's own part of the configuration is in an image or in S3, and not looked at.
+fn router(file: &Path, definition: &TaskDefinition) {
+    let Some(config) = firelens::router(definition).and_then(|r| r.firelens_configuration.as_ref()) else {
+        return;
+    };
+    let Ok(options) = firelens::Options::read(config) else { return };
+    if options.kind != firelens::Kind::Fluentbit {
+        return complain(
+            "warning",
+            format_args!("{}: a router of type fluentd runs with Docker only", file.display()),
+        );
+    }
+    for (at, container) in definition.container_definitions.iter().enumerate() {
+        let Some(log) = container.log_configuration.as_ref().filter(|_| firelens::logs_through(container))
+        else {
+            continue;
+        };
+        let Some(name) = log.options.get("Name") else { continue };
+        let consumed = ["Name", "include-pattern", "exclude-pattern", "log-driver-buffer-limit"];
+        let mut entries = vec![("Name".to_owned(), name.clone()), ("Match".to_owned(), "*".to_owned())];
+        let plain = log.options.iter().filter(|(key, _)| !consumed.contains(&key.as_str()));
+        entries.extend(plain.map(|(key, value)| (key.clone(), value.clone())));
+        // What a secret holds is not known here; that its option exists is.
+        entries.extend(log.secret_options.iter().map(|s| (s.name.clone(), "secret".to_owned())));
+        let output = config::section(SectionKind::Output, entries, super::flags::PLACE);
+        let path = format!("{}: containerDefinitions[{at}].logConfiguration.options", file.display());
+        for d in super::job::findings(output) {
+            let hint = d.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            complain("warning", format_args!("{path}: {}{hint}", d.message));
+        }
     }
 }
 
@@ -291,6 +361,11 @@ fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         }
     }
     secrets.extend(args.secret.iter().cloned());
+    let whole = |(name, path): &(String, String)| match fs::canonicalize(path) {
+        Ok(path) => Ok((name.clone(), path)),
+        Err(e) => Err(format!("--volume {name}={path}: {e}")),
+    };
+    let volumes = args.volume.iter().map(whole).collect::<Result<_, String>>()?;
     let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
     let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
     Ok(Choices {
@@ -302,7 +377,7 @@ fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         environment: args.env.clone(),
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
         images: BTreeMap::new(),
-        volumes: args.volume.iter().map(|(name, path)| (name.clone(), PathBuf::from(path))).collect(),
+        volumes,
         secrets,
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,

@@ -6,8 +6,9 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,6 +22,10 @@ use crate::agent::drivers::random_id;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
 use crate::record::Time;
+
+/// How long a router may take to have its socket, before the others are started all the same.
+const LISTENS: Duration = Duration::from_secs(3);
+const LISTENS_AGAIN: Duration = Duration::from_millis(2);
 
 /// A task and its supervisor.
 #[derive(Debug)]
@@ -39,6 +44,21 @@ impl ProcessTask {
 
     fn known(&self, name: &str) -> Option<Status> {
         self.client.states().borrow().containers.get(name).map(|c| c.status)
+    }
+
+    /// Waits until the router has its socket. Docker takes longer to start the next container than a router takes to
+    /// listen; here the next one could have printed all and be gone before.
+    async fn router_listens(&self, name: &str) {
+        let router = self.plan.containers.iter().find(|c| c.definition.name == name);
+        let run = router.and_then(|r| r.binds.iter().find(|(_, target, _)| target == "/var/run"));
+        let Some((dir, ..)) = run else { return };
+        let (socket, deadline) = (dir.join("fluent.sock"), Instant::now() + LISTENS);
+        while self.known(name) == Some(Status::Running) && Instant::now() < deadline {
+            if StdStream::connect(&socket).is_ok() {
+                return;
+            }
+            tokio::time::sleep(LISTENS_AGAIN).await;
+        }
     }
 
     /// Makes the directories of volumes; docker makes those of the host that are missing, too.
@@ -84,6 +104,9 @@ impl TaskHandle for ProcessTask {
         let done = self.client.call(Call::Start { name: name.to_owned() }).await?;
         for warning in done.warnings {
             tracing::warn!(task = %self.plan.id, container = name, "{warning}");
+        }
+        if self.plan.firelens.as_deref() == Some(name) {
+            self.router_listens(name).await;
         }
         Ok(())
     }
