@@ -235,6 +235,50 @@ fn containers_outlive_an_agent_and_every_line_comes_once() {
     assert_eq!(next, LINES);
 }
 
+#[tokio::test]
+async fn containers_end_with_their_supervisor_and_the_task_can_be_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), "killed");
+    let task = open(&plan).await;
+    let app = shell("app", "sleep 1000 & wait");
+    task.create(&app).await.unwrap();
+    task.start("app").await.unwrap();
+    let pid = until(&task, "app", |s| s.status == Status::Running).await.pid.unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let supervisor: i32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(supervisor).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    task.states().wait_for(|s| s.gone).await.unwrap();
+    assert_eq!(task.start("app").await.unwrap_err().name, "DockerStateError");
+    let is_gone = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |s| s.contains(") Z"));
+    while !is_gone() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let again = open(&plan).await;
+    assert!(again.states().borrow().containers.is_empty());
+    again.close().await.unwrap();
+}
+
+/// A container may use as much memory as it says, where this machine lets us limit it.
+#[tokio::test]
+async fn a_container_that_uses_up_its_memory_is_killed_and_says_so() {
+    if fs::create_dir_all("/sys/fs/cgroup/memory/firelane").is_err() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), "oom");
+    let task = open(&plan).await;
+    // The shell becomes dd, whose one block is larger than all that there is.
+    let mut app = shell("app", "exec dd if=/dev/zero of=/dev/null bs=200M count=1");
+    app.definition.memory = Some(20);
+    assert_eq!(run(&task, &plan.dir, &app).await.0, 137);
+    assert!(task.states().borrow().containers["app"].oom);
+    task.close().await.unwrap();
+}
+
 /// A FireLens task: its router writes what its app says into a file.
 async fn firelens(dir: &Path, id: &str) -> (TaskPlan, ProcessTask) {
     let mut plan = plan(dir, id);

@@ -180,6 +180,17 @@ impl Group {
     }
 }
 
+/// Ends what an earlier supervisor of this task has left in the groups of its containers.
+pub(super) fn sweep(root: &Path, name: &str) {
+    let unified = root.join("cgroup.controllers").exists();
+    let base = if unified { root.to_owned() } else { root.join("memory") };
+    // There are none, unless it was killed.
+    let Ok(entries) = fs::read_dir(base.join(name)) else { return };
+    for dir in entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()) {
+        Group { unified, dirs: vec![dir] }.kill();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -29,6 +30,8 @@ use crate::rt::Tasks;
 
 /// Name of the socket in a task's directory.
 const SOCKET: &str = "supervisor.sock";
+/// How long a supervisor may take to say its first words.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The first line, with ten containers and their health, is far shorter.
 const FIRST_LINE: u64 = LINE_MAX as u64;
 
@@ -113,7 +116,9 @@ impl Client {
         let (read, write) = UnixStream::from_std(stream).map_err(failed)?.into_split();
         let mut read = BufReader::new(read);
         let mut line = Vec::new();
-        (&mut read).take(FIRST_LINE).read_until(b'\n', &mut line).await.map_err(failed)?;
+        let mut first = (&mut read).take(FIRST_LINE);
+        let hello = tokio::time::timeout(PATIENCE, first.read_until(b'\n', &mut line)).await;
+        hello.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
         let Ok(Said::Hello { pid, states }) = serde_json::from_slice(&line) else {
             return Err(failed(io::Error::other("its first words are unknown; is it of another version?")));
         };

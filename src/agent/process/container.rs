@@ -122,7 +122,7 @@ impl Container {
             inner.starting = true;
         }
         let begun = self.begin().await;
-        self.lock().starting = false;
+        self.change(|inner| inner.starting = false);
         match begun {
             Ok(warnings) => Ok(Done { warnings, stats: None }),
             Err(e) => {
@@ -283,6 +283,13 @@ impl Container {
 
     /// SIGTERM; SIGKILL for everything when it has not ended in time. Comes back when it has ended.
     pub(super) async fn stop(&self, timeout: Duration) -> Result<Done, Failure> {
+        let mut changed = self.shared.changed.subscribe();
+        // A start that is under way is waited for: it would run on otherwise.
+        while self.lock().starting {
+            if changed.changed().await.is_err() {
+                break;
+            }
+        }
         let alive = self.lock().alive;
         if let Some(pid) = alive {
             // It may end by itself meanwhile.
@@ -307,7 +314,6 @@ impl Container {
             }
         }
         // The driver's last lines belong to it too.
-        let mut changed = self.shared.changed.subscribe();
         while self.state().container.status == Status::Running {
             if changed.changed().await.is_err() {
                 break;

@@ -1,4 +1,4 @@
-//! Processes of a session, from `/proc`: for machines without control groups.
+//! Processes of a session, and children, from `/proc`: for machines without control groups.
 //!
 //! Enters: a session. Leaves: what its processes use; or their end. Can go wrong: a process that comes or goes meanwhile is
 //! seen or not.
@@ -48,6 +48,17 @@ pub(super) fn kill_session(session: Pid) {
             // It may have ended by itself.
             let _gone = kill_process(pid, Signal::KILL);
         }
+    }
+}
+
+/// Ends every child of this process: those that lost their parents, and left their sessions.
+pub(super) fn kill_children() {
+    let own = rustix::process::getpid().as_raw_nonzero();
+    // Kernels without CONFIG_PROC_CHILDREN do not tell.
+    let Ok(children) = fs::read_to_string(format!("/proc/self/task/{own}/children")) else { return };
+    for pid in children.split_ascii_whitespace().filter_map(|p| Pid::from_raw(p.parse().ok()?)) {
+        // It may have ended by itself.
+        let _gone = kill_process(pid, Signal::KILL);
     }
 }
 

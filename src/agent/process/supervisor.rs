@@ -20,8 +20,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
-use super::cgroup::{Group, Limits, ROOT};
+use super::cgroup::{self, Group, Limits, ROOT};
 use super::container::{Container, Shared};
+use super::processes;
 use super::reap::{self, Reaper};
 use super::spec::{Call, Done, LINE_MAX, Request, Said, Spec, State};
 use crate::agent::runtime::Failure;
@@ -72,6 +73,7 @@ fn prepare(args: &[String]) -> Result<(StdListener, PathBuf, String), String> {
         replaced.map_err(|e| failed("/dev/null", &e))?;
     }
     chdir("/").map_err(|e| failed("cannot enter /", &e))?;
+    cgroup::sweep(Path::new(ROOT), group);
     let memory: u64 = memory.parse().map_err(|e| failed("MEMORY", &e))?;
     if memory > 0 {
         let limits = Limits { memory: Some(memory), ..Limits::default() };
@@ -121,6 +123,7 @@ async fn serve(listener: StdListener, dir: PathBuf, group: String) -> Result<(),
     if tokio::time::timeout(LAST_CALLS, tasks.all_ended()).await.is_err() {
         tracing::error!("a log driver has not ended; its last lines are lost");
     }
+    processes::kill_children();
     if let Ok(group) = Group::make(Path::new(ROOT), &supervisor.shared.group, Limits::default()) {
         group.kill();
         group.remove();

@@ -42,8 +42,11 @@ impl ProcessTask {
         ProcessTask { plan, program, client, loopback }
     }
 
+    /// Nothing is known of a container whose supervisor is gone.
     fn known(&self, name: &str) -> Option<Status> {
-        self.client.states().borrow().containers.get(name).map(|c| c.status)
+        let states = self.client.states();
+        let states = states.borrow();
+        states.containers.get(name).filter(|_| !states.gone).map(|c| c.status)
     }
 
     /// Waits until the router has its socket. Docker takes longer to start the next container than a router takes to
@@ -112,6 +115,10 @@ impl TaskHandle for ProcessTask {
     }
 
     async fn stop(&self, name: &str, timeout: Duration) -> Result<(), Failure> {
+        if self.client.states().borrow().gone {
+            // It has ended with its supervisor.
+            return Ok(());
+        }
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.client.call(Call::Stop { name: name.to_owned(), timeout }).await.map(drop)
     }
