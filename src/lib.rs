@@ -13,11 +13,12 @@
 //! record/      chunk, tag, record view, ack handle      observe/     counters, logs
 //! text/        parsers, multiline, times, accessors     net/         listeners, connections, TLS
 //! rt/          supervised tasks, stop signal, budget, queues
+//! agent/       task definition -> running task; knows the router only by its socket and its configuration file
 //! ```
 //!
 //! The floor (`record rt observe wire text net`) imports only the floor; `config` the floor; a room on the path the
-//! floor and `config`, never another room; `pipeline` imports rooms; `cli` imports `pipeline`. A test reads the sources
-//! and enforces it.
+//! floor and `config`, never another room; `agent` the same; `pipeline` imports rooms; `cli` imports `pipeline` and
+//! `agent`. A test reads the sources and enforces it.
 
 pub mod agent;
 pub mod buffer;

@@ -105,7 +105,7 @@ async fn mounts_are_where_they_belong_and_nothing_is_left_on_the_machine() {
     assert_eq!(run(&task, &plan.dir, &writer).await, (0, "from the agent\n".to_owned()));
     let mut reader = shell(
         "reader",
-        "cat /usr/share/no-such-dir/f; touch /usr/share/no-such-dir/g; ls /usr/share/no-such-dir",
+        "cat /usr/share/no-such-dir/f; touch /usr/share/no-such-dir/g 2>&1; ls /usr/share/no-such-dir",
     );
     reader.definition.mount_points = vec![point("/usr/share/no-such-dir", true)];
     let (code, text) = run(&task, &plan.dir, &reader).await;
@@ -188,36 +188,65 @@ fn receive(path: PathBuf) -> std::thread::JoinHandle<Vec<u8>> {
     })
 }
 
-#[test]
-fn containers_outlive_an_agent_and_every_line_comes_once() {
-    const LINES: usize = 100_000;
-    let dir = tempfile::tempdir().unwrap();
-    let plan = plan(dir.path(), "adopted");
-    let receiver = receive(dir.path().join("s"));
+const LINES: usize = 100_000;
+
+/// The task that outlives its agent, in a directory that the agent is told of.
+fn lasting(dir: &Path) -> (TaskPlan, ContainerPlan) {
+    let plan = TaskPlan { id: "lasting".into(), dir: dir.join("lasting"), ..TaskPlan::default() };
     let script = format!("i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; exit 7");
     let mut app = shell("app", &script);
     app.log_driver = "fluentd".into();
     app.log_options = [
-        ("fluentd-address", format!("unix://{}", dir.path().join("s").display())),
+        ("fluentd-address", format!("unix://{}", dir.join("s").display())),
         ("fluentd-async", "true".into()),
         ("tag", "app-firelens-1".into()),
     ]
     .map(|(k, v)| (k.to_owned(), v))
     .into();
-    // An agent is as gone as its connections: what a kill -9 leaves of it is the same.
-    let agent = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let first = agent();
-    let before = first.block_on(async {
+    (plan, app)
+}
+
+fn agent() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+#[ignore = "the agent that the next test kills; it runs as a process of its own"]
+fn an_agent_to_be_killed() {
+    let Some(dir) = std::env::var_os("AGENT_DIR").map(PathBuf::from) else { return };
+    let (plan, app) = lasting(&dir);
+    agent().block_on(async {
         let task = open(&plan).await;
         task.create(&app).await.unwrap();
         task.start("app").await.unwrap();
-        until(&task, "app", |s| s.status == Status::Running).await
+        let state = until(&task, "app", |s| s.status == Status::Running).await;
+        fs::write(dir.join("new"), format!("{} {}", state.pid.unwrap(), state.id)).unwrap();
+        fs::rename(dir.join("new"), dir.join("started")).unwrap();
+        std::future::pending::<()>().await;
     });
-    drop(first);
+}
+
+#[test]
+fn containers_outlive_an_agent_that_is_killed_and_every_line_comes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receive(dir.path().join("s"));
+    let mut first = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "process_runtime::an_agent_to_be_killed", "--ignored"])
+        .env("AGENT_DIR", dir.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let before = super::support::eventually("the agent has started the container", || {
+        fs::read_to_string(dir.path().join("started")).ok()
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let (plan, app) = lasting(dir.path());
     agent().block_on(async {
         let task = open(&plan).await;
         let now = task.states().borrow().containers["app"].clone();
-        assert_eq!((now.pid, now.status, &now.id), (before.pid, Status::Running, &before.id));
+        assert_eq!(format!("{} {}", now.pid.unwrap(), now.id), before);
+        assert_eq!(now.status, Status::Running, "the test is too slow for its container");
         assert!(task.create(&app).await.unwrap().is_empty(), "it is there already");
         task.start("app").await.unwrap();
         assert_eq!(exit(&task, "app").await, 7);
