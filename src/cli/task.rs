@@ -139,6 +139,20 @@ fn check(args: &Check) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// A value whose variables hold something: what, is known where the router runs. 1 is a number, a name, and a switch.
+fn filled(value: &str) -> String {
+    let mut out = String::new();
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once("${")
+        && let Some((_, behind)) = after.split_once('}')
+    {
+        out.push_str(before);
+        out.push('1');
+        rest = behind;
+    }
+    out + rest
+}
+
 /// Checks what the router would be told, as `firelane check` does: a plugin that is not built, an option that it does not
 /// have. The user's own part of the configuration is in an image or in S3, and not looked at.
 fn router(file: &Path, definition: &TaskDefinition) {
@@ -161,7 +175,7 @@ fn router(file: &Path, definition: &TaskDefinition) {
         let consumed = ["Name", "include-pattern", "exclude-pattern", "log-driver-buffer-limit"];
         let mut entries = vec![("Name".to_owned(), name.clone()), ("Match".to_owned(), "*".to_owned())];
         let plain = log.options.iter().filter(|(key, _)| !consumed.contains(&key.as_str()));
-        entries.extend(plain.map(|(key, value)| (key.clone(), value.clone())));
+        entries.extend(plain.map(|(key, value)| (key.clone(), filled(value))));
         // What a secret holds is not known here; that its option exists is.
         entries.extend(log.secret_options.iter().map(|s| (s.name.clone(), "secret".to_owned())));
         let output = config::section(SectionKind::Output, entries, super::flags::PLACE);

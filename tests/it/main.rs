@@ -29,4 +29,5 @@ mod shutdown;
 mod storage;
 mod strict_cloudwatch;
 mod support;
+mod tasks;
 mod walls;

@@ -34,15 +34,24 @@ pub struct ProcessTask {
     program: PathBuf,
     client: Client,
     /// Where its router listens.
-    loopback: Option<Ipv4Addr>,
+    loopback: Option<(Ipv4Addr, addresses::Hold)>,
 }
 
 impl ProcessTask {
-    pub(super) fn new(plan: TaskPlan, program: PathBuf, client: Client, loopback: Option<Ipv4Addr>) -> Self {
+    pub(super) fn new(
+        plan: TaskPlan,
+        program: PathBuf,
+        client: Client,
+        loopback: Option<(Ipv4Addr, addresses::Hold)>,
+    ) -> Self {
         ProcessTask { plan, program, client, loopback }
     }
 
     /// Nothing is known of a container whose supervisor is gone.
+    fn loopback(&self) -> Option<Ipv4Addr> {
+        self.loopback.as_ref().map(|(address, _)| *address)
+    }
+
     fn known(&self, name: &str) -> Option<Status> {
         let states = self.client.states();
         let states = states.borrow();
@@ -74,7 +83,7 @@ impl ProcessTask {
             }
             if is_router
                 && mount.target == Path::new(CONFIG)
-                && let Some(address) = self.loopback
+                && let Some(address) = self.loopback()
             {
                 let text = router::on_loopback(&fs::read_to_string(&source)?, address);
                 *source = self.plan.dir.join("router.conf");
@@ -124,7 +133,7 @@ impl TaskHandle for ProcessTask {
     }
 
     async fn address(&self, name: &str) -> Option<IpAddr> {
-        let router = self.loopback.filter(|_| self.plan.firelens.as_deref() == Some(name));
+        let router = self.loopback().filter(|_| self.plan.firelens.as_deref() == Some(name));
         Some(IpAddr::V4(router.unwrap_or(Ipv4Addr::LOCALHOST)))
     }
 

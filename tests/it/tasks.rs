@@ -1,0 +1,269 @@
+//! Task definitions through the binary: the examples, exit codes, order of stopping, bad input.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::strict_cloudwatch::CloudWatch;
+use crate::support::cloudwatch::key;
+use crate::support::eventually;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_firelane");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tasks");
+
+/// `firelane task run` with the output directory and the files of the task in `dir`.
+fn command(dir: &Path, file: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["task", "run", file, "--json", "--dir"]).arg(dir.join("d"));
+    command.arg("--env").arg(format!("OUT_DIR={}", dir.join("out").display()));
+    command
+}
+
+fn example(name: &str) -> String {
+    format!("{EXAMPLES}/{name}.json")
+}
+
+fn view(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text)
+        .unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The values of a field in a file of JSON lines.
+fn field(dir: &Path, file: &str, field: &str) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("out").join(file)).unwrap();
+    let value = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()[field].as_str().unwrap_or_default().to_owned()
+    };
+    text.lines().map(value).collect()
+}
+
+/// Nothing of the task is left but its logs.
+fn assert_clean(dir: &Path) {
+    let task = fs::read_dir(dir.join("d"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| !p.ends_with("firelens"))
+        .unwrap();
+    assert!(!task.join("supervisor.sock").exists(), "the supervisor is there");
+    assert_eq!(fs::read_dir(dir.join("d/firelens")).map_or(0, Iterator::count), 0);
+}
+
+/// A definition of one container that logs to a file of its own, with these fields.
+fn alone(dir: &Path, fields: &Value) -> String {
+    let mut container =
+        json!({"name": "app", "image": "busybox", "memory": 32, "entryPoint": ["/bin/sh", "-c"]});
+    container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let file = dir.join("task.json");
+    fs::write(&file, json!({"family": "alone", "containerDefinitions": [container]}).to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn lines_of_an_app_arrive_through_its_router_with_the_tasks_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path(), &example("hello")).output().unwrap();
+    let view = view(&output);
+    assert_eq!(output.status.code(), Some(0), "{view}");
+    assert_eq!(field(dir.path(), "app.log", "log"), ["hello 1", "hello 2", "hello 3", "an error"]);
+    assert_eq!(field(dir.path(), "app.log", "source").last().unwrap(), "stderr");
+    let arns = field(dir.path(), "app.log", "ecs_task_arn");
+    assert!(arns.iter().all(|arn| *arn == view["taskArn"]), "{arns:?}");
+    assert_eq!(field(dir.path(), "app.log", "ecs_task_definition")[0], "hello:1");
+    let codes: Vec<_> =
+        view["containers"].as_array().unwrap().iter().map(|c| c["exitCode"].as_i64()).collect();
+    assert_eq!(codes, [Some(0), Some(0)]);
+    assert_eq!(
+        (&view["stopCode"], &view["lastStatus"]),
+        (&json!("EssentialContainerExited"), &json!("STOPPED"))
+    );
+    assert_clean(dir.path());
+}
+
+#[test]
+fn two_apps_have_their_own_outputs_and_patterns() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path(), &example("two-apps")).output().unwrap();
+    let view = view(&output);
+    assert_eq!(output.status.code(), Some(0), "{view}");
+    let web = field(dir.path(), "web.log", "log");
+    assert_eq!(web.len(), 40);
+    assert!(web.iter().all(|line| line.contains("/items/")), "{web:?}");
+    let worker = fs::read_to_string(dir.path().join("out/worker.log")).unwrap();
+    assert_eq!(worker.lines().filter(|l| l.ends_with(" done\"")).count(), 20, "{worker}");
+    assert_eq!(view["containers"][1]["exitCode"], 7);
+}
+
+#[test]
+fn the_users_own_configuration_joins_stack_traces() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &example("multiline"));
+    let output = command.args(["--volume", &format!("conf={EXAMPLES}")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", view(&output));
+    let logs = field(dir.path(), "java.log", "log");
+    assert_eq!(logs.len(), 3, "{logs:?}");
+    assert!(logs[1].starts_with("Exception in thread") && logs[1].contains("Shop.java:7"), "{logs:?}");
+}
+
+#[test]
+fn a_chain_of_conditions_starts_in_order_and_stops_in_reverse() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path(), &example("chain")).output().unwrap();
+    let view = view(&output);
+    assert_eq!(output.status.code(), Some(0), "{view}");
+    assert_eq!(field(dir.path(), "chain.log", "log"), ["migrated", "app after migration with database"]);
+    let finished: Vec<i64> = ["app", "db", "log_router"]
+        .iter()
+        .map(|name| {
+            let all = view["containers"].as_array().unwrap();
+            all.iter().find(|c| c["name"] == **name).unwrap()["finishedAt"].as_i64().unwrap()
+        })
+        .collect();
+    assert!(finished.is_sorted(), "{finished:?}");
+    assert_eq!(view["containers"][1]["healthStatus"], "HEALTHY");
+}
+
+#[test]
+fn logs_go_to_cloudwatch_by_the_awslogs_driver_and_as_metrics_through_the_router() {
+    let aws = CloudWatch::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut task: Value = serde_json::from_str(&fs::read_to_string(example("awslogs")).unwrap()).unwrap();
+    task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-endpoint"] =
+        json!(aws.endpoint());
+    task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-region"] = json!("eu-west-1");
+    let file = dir.path().join("awslogs.json");
+    fs::write(&file, task.to_string()).unwrap();
+    let output = command(dir.path(), file.to_str().unwrap()).envs(key()).output().unwrap();
+    let view = view(&output);
+    assert_eq!(output.status.code(), Some(0), "{view}");
+    let id = view["taskArn"].as_str().unwrap().rsplit('/').next().unwrap();
+    let stream = format!("example/app/{id}");
+    let messages = eventually("the lines", || {
+        let messages = aws.messages("/ecs/awslogs", &stream);
+        (messages.len() >= 3).then_some(messages)
+    });
+    assert_eq!(messages, ["line 1", "line 2", "line 3"]);
+
+    let file = dir.path().join("emf.json");
+    fs::write(&file, fs::read_to_string(example("emf")).unwrap().replace("us-east-1", "eu-west-1")).unwrap();
+    let mut emf = command(dir.path(), file.to_str().unwrap());
+    for (name, value) in key() {
+        emf.arg("--env").arg(format!("{name}={value}"));
+    }
+    emf.arg("--env").arg(format!("CLOUDWATCH_ENDPOINT={}", aws.endpoint()));
+    let output = emf.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let call = aws.calls("PutLogEvents").into_iter().find(|c| c.group == "/ecs/emf").unwrap();
+    assert_eq!((call.format.as_str(), call.events), ("json/emf", 1));
+}
+
+#[test]
+fn the_exit_code_is_the_essential_containers_and_a_signal_shows_as_docker_shows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 137)] {
+        let file = alone(dir.path(), &json!({"command": [script]}));
+        let output = command(dir.path(), &file).output().unwrap();
+        assert_eq!(
+            (output.status.code(), &view(&output)["containers"][0]["exitCode"]),
+            (Some(code), &json!(code))
+        );
+    }
+}
+
+#[test]
+fn an_interrupt_stops_the_task_in_order_and_a_stubborn_container_is_killed_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("trap '' TERM; touch {}/up; while :; do sleep 0.1; done", dir.path().display());
+    let file = alone(dir.path(), &json!({"command": [script], "stopTimeout": 1}));
+    let mut command = command(dir.path(), &file);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the container runs", || dir.path().join("up").exists().then_some(()));
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let view = view(&output);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(0), None), "{view}");
+    assert_eq!(
+        (&view["containers"][0]["exitCode"], &view["stopCode"]),
+        (&json!(137), &json!("UserInitiated"))
+    );
+    assert_eq!(view["stoppedReason"], "Task stopped by user");
+    assert_clean(dir.path());
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_in_ecss_words_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = alone(dir.path(), &json!({"entryPoint": ["/no/such/program"]}));
+    let output = command(dir.path(), &file).output().unwrap();
+    let view = view(&output);
+    assert_eq!(output.status.code(), Some(1), "{view}");
+    assert_eq!(
+        (&view["stopCode"], &view["stoppedReason"]),
+        (&json!("TaskFailedToStart"), &json!("Task failed to start"))
+    );
+    let reason = view["containers"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("CannotStartContainerError: ") && reason.contains("/no/such/program"),
+        "{reason}"
+    );
+    assert_clean(dir.path());
+}
+
+#[test]
+fn what_ecs_would_refuse_is_refused_whole_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = alone(
+        dir.path(),
+        &json!({"comand": ["x"], "memory": 3, "dependsOn": [{"containerName": "db", "condition": "STARTED"}]}),
+    );
+    for command in [vec!["task", "check", &file], vec!["task", "run", &file]] {
+        let output = Command::new(PROGRAM).args(&command).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for part in [
+            "containerDefinitions[0].comand: unknown field; did you mean \"command\"?",
+            "containerDefinitions[0].memory: must be at least 6 MiB",
+            "containerDefinitions[0].dependsOn[0].condition: must be one of START",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_examples_are_such_as_ecs_takes_and_plugins_that_are_not_built_are_named() {
+    let files = fs::read_dir(EXAMPLES).unwrap().map(|e| e.unwrap().path());
+    let files: Vec<_> = files.filter(|f| f.extension() == Some("json".as_ref())).collect();
+    assert!(files.len() >= 6);
+    let output = Command::new(PROGRAM).args(["task", "check"]).args(&files).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.lines().count(), 1, "only the EFS volume: {text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("task.json");
+    let task = fs::read_to_string(example("hello")).unwrap();
+    fs::write(&file, task.replace("\"Name\": \"file\"", "\"Name\": \"datadog\"")).unwrap();
+    let output = Command::new(PROGRAM).args(["task", "check"]).arg(&file).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("containerDefinitions[0].logConfiguration.options: output \"datadog\""), "{text}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn several_tasks_at_once_have_each_their_own_router() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &example("hello"));
+    let output = command.args(["--count", "3"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(0), 3), "{text}");
+    let mut arns = field(dir.path(), "app.log", "ecs_task_arn");
+    assert_eq!(arns.len(), 12);
+    arns.sort();
+    arns.dedup();
+    assert_eq!(arns.len(), 3);
+}
