@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,9 @@ use crate::record::Time;
 
 const KNOWN: &[&str] =
     &["max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
+
+/// Of new files, as docker's.
+const MODE: u32 = 0o640;
 
 /// Checked options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl JsonFile {
             attrs.push(b'}');
         }
         let failed = |e: io::Error| format!("cannot open {}: {e}", path.display());
-        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
+        let file = OpenOptions::new().append(true).create(true).mode(MODE).open(&path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let open = Mutex::new(Open { file, size, line: Vec::new(), lost: 0 });
         Ok(JsonFile { path, settings: settings.clone(), attrs, open })
@@ -131,7 +135,7 @@ impl JsonFile {
                 compress(&first, &name(1))?;
             }
         }
-        OpenOptions::new().write(true).create(true).truncate(true).open(&self.path)
+        OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&self.path)
     }
 
     pub(super) fn close(&self) {

@@ -25,27 +25,36 @@ use super::spec::Mount;
 /// A directory with more than this is not covered.
 const ENTRIES_MAX: usize = 4096;
 
-/// Enters a mount namespace of its own; without root in a user namespace where this user is `uid`, `gid`.
+/// Enters a mount namespace of its own; where root may not, or is not there, in a user namespace where this user is
+/// `inside`, if that is `allowed`.
 ///
 /// # Errors
 /// The kernel's: namespaces are not for everyone on every machine.
-pub(super) fn unshare(hostname: Option<&str>, inside: Option<(u32, u32)>) -> Result<(), String> {
+pub(super) fn unshare(
+    hostname: Option<&str>,
+    inside: Option<(u32, u32)>,
+    allowed: bool,
+) -> Result<(), String> {
     let mut flags = UnshareFlags::NEWNS;
     if hostname.is_some() {
         flags |= UnshareFlags::NEWUTS;
     }
     let refused = |e: Errno| format!("no namespace of its own: {e}");
-    if geteuid().is_root() {
-        unshare_alone(flags).map_err(refused)?;
-    } else {
-        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let (inside_uid, inside_gid) = inside.unwrap_or((uid, gid));
-        unshare_alone(flags | UnshareFlags::NEWUSER).map_err(refused)?;
-        let map =
-            |file: &str, text: String| fs::write(file, text).map_err(|e| format!("cannot write {file}: {e}"));
-        map("/proc/self/setgroups", "deny".to_owned())?;
-        map("/proc/self/uid_map", format!("{inside_uid} {uid} 1"))?;
-        map("/proc/self/gid_map", format!("{inside_gid} {gid} 1"))?;
+    let as_root = if geteuid().is_root() { unshare_alone(flags) } else { Err(Errno::PERM) };
+    match as_root {
+        Ok(()) => {}
+        Err(Errno::PERM) if allowed => {
+            let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+            let (inside_uid, inside_gid) = inside.unwrap_or((uid, gid));
+            unshare_alone(flags | UnshareFlags::NEWUSER).map_err(refused)?;
+            let map = |file: &str, text: String| {
+                fs::write(file, text).map_err(|e| format!("cannot write {file}: {e}"))
+            };
+            map("/proc/self/setgroups", "deny".to_owned())?;
+            map("/proc/self/uid_map", format!("{inside_uid} {uid} 1"))?;
+            map("/proc/self/gid_map", format!("{inside_gid} {gid} 1"))?;
+        }
+        Err(e) => return Err(refused(e)),
     }
     if let Some(name) = hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(|e| format!("cannot set the host name: {e}"))?;
@@ -53,6 +62,12 @@ pub(super) fn unshare(hostname: Option<&str>, inside: Option<(u32, u32)>) -> Res
     // What is mounted here stays here; what the machine mounts later is seen.
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
         .map_err(|e| format!("cannot separate the mounts: {e}"))
+}
+
+/// Whether this process has a user namespace of one user, as [`unshare`] makes them.
+pub(super) fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().nth(2) == Some("1")
 }
 
 fn unshare_alone(flags: UnshareFlags) -> rustix::io::Result<()> {

@@ -124,7 +124,8 @@ fn prepare(order: &Order, warn: &mut dyn FnMut(String)) -> Result<Command, Faile
     {
         env.push(("HOME".to_owned(), user.home.clone()));
     }
-    if let Some(user) = user.filter(|_| geteuid().is_root() && (root || order.join.is_some())) {
+    // In a user namespace there is one user, and this process is it.
+    if let Some(user) = user.filter(|_| root && !rootfs::in_user_namespace()) {
         change(&user)?;
     }
     let cwd = order.cwd.as_deref().filter(|c| !c.is_empty()).unwrap_or("/");
@@ -149,8 +150,10 @@ fn prepare(order: &Order, warn: &mut dyn FnMut(String)) -> Result<Command, Faile
 /// fixed paths become those of this machine. Gives what is to be run.
 fn see(order: &Order, root: bool, warn: &mut dyn FnMut(String)) -> Result<Vec<String>, Failed> {
     let wants_root = order.user.as_deref().is_some_and(|u| matches!(u.split(':').next(), Some("0" | "root")));
-    let inside = (!root && wants_root).then_some((0, 0));
-    let refused = match rootfs::unshare(order.hostname.as_deref(), inside) {
+    let inside = (root || wants_root).then_some((0, 0));
+    // Root may lack the right to a mount namespace and still have that to a user namespace; but there is one user in it.
+    let alone = wants_root || order.user.as_deref().is_none_or(str::is_empty);
+    let refused = match rootfs::unshare(order.hostname.as_deref(), inside, !root || alone) {
         Ok(()) => {
             let cwd = order.cwd.as_deref().filter(|c| c.starts_with('/')).map(Path::new);
             let needed: Vec<&Path> = cwd.into_iter().collect();
@@ -197,11 +200,7 @@ fn whom(order: &Order, root: bool) -> Result<Option<users::User>, Failed> {
 fn change(user: &users::User) -> Result<(), Failed> {
     let refused = |e| failed(format!("cannot become user {}:{}: {e}", user.uid, user.gid));
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    // A user namespace of one user has no further groups, and says so to whoever tries.
-    match rustix::thread::set_thread_groups(&groups) {
-        Err(e) if !groups.is_empty() || user.uid != 0 => return Err(refused(e)),
-        _ => {}
-    }
+    rustix::thread::set_thread_groups(&groups).map_err(refused)?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(refused)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(refused)

@@ -4,18 +4,25 @@
 //! 60 s between attempts to connect, as those of docker's client do. Can go wrong: only `fluentd-max-retries`.
 
 use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use rustix::fs::OFlags;
 
 use super::encode::ChunkId;
 use super::settings::Settings;
 use crate::net::{ClientConn, ClientTls, ClientTlsFiles, Dialer, Did, Target};
 use crate::wire::forward_send::{Answer, answer};
 
+/// Bytes of a unix socket's address.
+const UNIX_PATH_MAX: usize = 107;
 const DIAL: Duration = Duration::from_secs(3);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Messages that one system call takes: docker makes one each, the receiver cannot tell.
@@ -57,7 +64,8 @@ impl Link {
 
     /// One attempt.
     pub(super) async fn connect(&mut self) -> Result<(), String> {
-        let conn = self.dialer.connect().await.map_err(|e| match &self.dialer.target {
+        let (dialer, _held) = short(&self.dialer)?;
+        let conn = dialer.connect().await.map_err(|e| match &self.dialer.target {
             Target::Unix(path) => format!("dial unix {path}: connect: {e}"),
             Target::Tcp(..) => format!("dial tcp {}: connect: {e}", self.dialer.target),
         })?;
@@ -183,6 +191,23 @@ impl Link {
         messages.pop_front();
         Ok(())
     }
+}
+
+/// The same, by a way that fits into the address of a unix socket: a task's directory may lie deep. What is held must be
+/// kept until it is connected.
+fn short(dialer: &Dialer) -> Result<(Dialer, Option<File>), String> {
+    let Target::Unix(path) = &dialer.target else { return Ok((dialer.clone(), None)) };
+    let (Some(dir), Some(name)) = (Path::new(path).parent(), Path::new(path).file_name()) else {
+        return Ok((dialer.clone(), None));
+    };
+    if path.len() <= UNIX_PATH_MAX {
+        return Ok((dialer.clone(), None));
+    }
+    let flags = (OFlags::PATH | OFlags::CLOEXEC).bits().cast_signed();
+    let held = OpenOptions::new().read(true).custom_flags(flags).open(dir);
+    let held = held.map_err(|e| format!("dial unix {path}: connect: {e}"))?;
+    let way = format!("/proc/self/fd/{}/{}", held.as_raw_fd(), name.to_string_lossy());
+    Ok((Dialer { target: Target::Unix(way), ..dialer.clone() }, Some(held)))
 }
 
 async fn flush(conn: &mut ClientConn, input: &mut BytesMut) -> io::Result<()> {

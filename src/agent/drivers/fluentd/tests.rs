@@ -50,6 +50,19 @@ async fn without_async_mode_the_receiver_must_be_there() {
 }
 
 #[tokio::test]
+async fn a_socket_that_lies_too_deep_for_its_address_is_reached() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(60)).join("e".repeat(60));
+    std::fs::create_dir_all(&deep).unwrap();
+    let held = std::fs::File::open(&deep).unwrap();
+    let listener =
+        UnixListener::bind(format!("/proc/self/fd/{}/s", std::os::fd::AsRawFd::as_raw_fd(&held))).unwrap();
+    let driver = driver(&deep.join("s"), &[]).await.unwrap();
+    driver.log(message("7")).await;
+    assert_eq!(read(&mut listener.accept().await.unwrap().0, 1).await, ["7"]);
+}
+
+#[tokio::test]
 async fn async_mode_counts_messages_drops_the_newest_and_delivers_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
