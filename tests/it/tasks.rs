@@ -41,6 +41,12 @@ fn field(dir: &Path, file: &str, field: &str) -> Vec<String> {
     text.lines().map(value).collect()
 }
 
+/// What the routers have said.
+fn routers(dir: &Path) -> String {
+    let tasks = fs::read_dir(dir.join("d")).unwrap().map(|e| e.unwrap().path());
+    tasks.filter_map(|t| fs::read_to_string(t.join("logs/log_router-json.log")).ok()).collect()
+}
+
 /// Nothing of the task is left but its logs.
 fn assert_clean(dir: &Path) {
     let task = fs::read_dir(dir.join("d"))
@@ -262,7 +268,7 @@ fn several_tasks_at_once_have_each_their_own_router() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!((output.status.code(), text.lines().count()), (Some(0), 3), "{text}");
     let mut arns = field(dir.path(), "app.log", "ecs_task_arn");
-    assert_eq!(arns.len(), 12);
+    assert_eq!(arns.len(), 12, "{text}{}", routers(dir.path()));
     arns.sort();
     arns.dedup();
     assert_eq!(arns.len(), 3);

@@ -65,7 +65,7 @@ impl ProcessTask {
         let run = router.and_then(|r| r.binds.iter().find(|(_, target, _)| target == "/var/run"));
         let Some((dir, ..)) = run else { return };
         let (socket, deadline) = (dir.join("fluent.sock"), Instant::now() + LISTENS);
-        while self.known(name) == Some(Status::Running) && Instant::now() < deadline {
+        while self.known(name) != Some(Status::Exited) && Instant::now() < deadline {
             if StdStream::connect(&socket).is_ok() {
                 return;
             }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustix::fs::OFlags;
+use tokio::sync::Notify;
 
 use super::encode::ChunkId;
 use super::settings::Settings;
@@ -43,7 +44,18 @@ pub(super) struct Link {
     dialer: Dialer,
     conn: Option<(ClientConn, Instant)>,
     input: BytesMut,
-    connected: Arc<AtomicBool>,
+    peer: Arc<Peer>,
+}
+
+/// What is known of the receiver.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// There is a connection.
+    pub(super) connected: AtomicBool,
+    /// The last attempt to connect failed.
+    pub(super) refused: AtomicBool,
+    /// That has just been found out.
+    pub(super) news: Notify,
 }
 
 impl std::fmt::Debug for Link {
@@ -53,13 +65,13 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// `connected` is kept true while there is a connection.
-    pub(super) fn new(settings: Settings, connected: Arc<AtomicBool>) -> Result<Link, String> {
+    /// `peer` is kept true.
+    pub(super) fn new(settings: Settings, peer: Arc<Peer>) -> Result<Link, String> {
         let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
         let tls = if settings.tls { Some(ClientTls::new(&files)?) } else { None };
         let dialer =
             Dialer { target: settings.target.clone(), tls, timeout: DIAL, source: None, keepalive: None };
-        Ok(Link { settings, dialer, conn: None, input: BytesMut::new(), connected })
+        Ok(Link { settings, dialer, conn: None, input: BytesMut::new(), peer })
     }
 
     /// One attempt.
@@ -71,13 +83,14 @@ impl Link {
         })?;
         self.input.clear();
         self.conn = Some((conn, Instant::now()));
-        self.connected.store(true, Ordering::Relaxed);
+        self.peer.connected.store(true, Ordering::Relaxed);
+        self.peer.refused.store(false, Ordering::Relaxed);
         Ok(())
     }
 
     pub(super) fn close(&mut self) {
         self.conn = None;
-        self.connected.store(false, Ordering::Relaxed);
+        self.peer.connected.store(false, Ordering::Relaxed);
     }
 
     async fn connect_with_retry(&mut self) -> Result<(), String> {
@@ -85,6 +98,8 @@ impl Link {
             match self.connect().await {
                 Ok(()) => return Ok(()),
                 Err(e) if attempt == 0 => {
+                    self.peer.refused.store(true, Ordering::Relaxed);
+                    self.peer.news.notify_one();
                     tracing::warn!(cause = %e, "cannot reach the receiver of a fluentd log driver; trying on");
                 }
                 Err(_) => {}

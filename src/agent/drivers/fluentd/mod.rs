@@ -10,7 +10,7 @@ mod link;
 mod settings;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ use tokio::sync::{Notify, watch};
 use super::{Info, Message, Options};
 use crate::rt::Tasks;
 use encode::Encoder;
-use link::{Link, Outgoing};
+use link::{Link, Outgoing, Peer};
 pub(super) use settings::Settings;
 
 /// Between the end of a container's streams and the end of its driver, dockerd has the task deleted by containerd: its
-/// writer goes on for about this long. Here too, while there is a connection, and no longer than there is something queued.
+/// writer goes on for about this long. Here too, unless the receiver is known to be away, and no longer than there is
+/// something queued.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// Messages that the writer takes at once, and no more than this part of the queue: docker's holds one outside of it.
 const BATCH: usize = 64;
@@ -47,7 +48,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Something was queued.
     more: Notify,
-    connected: Arc<AtomicBool>,
+    peer: Arc<Peer>,
     phase: watch::Sender<Phase>,
 }
 
@@ -87,8 +88,8 @@ impl Fluentd {
         let tag = info.tag(options, "{{.ID}}")?;
         let encoder = Encoder::new(&tag, info, &info.extra(options)?, settings.sub_second);
         let (ack, limit) = (settings.ack, settings.queue);
-        let connected = Arc::new(AtomicBool::new(false));
-        let mut link = Link::new(settings, Arc::clone(&connected))?;
+        let peer = Arc::new(Peer::default());
+        let mut link = Link::new(settings, Arc::clone(&peer))?;
         let way = match limit {
             None => {
                 link.connect().await?;
@@ -97,7 +98,7 @@ impl Fluentd {
             Some(limit) => {
                 let queue = Mutex::new(Queue { messages: VecDeque::new(), limit, dropped: 0 });
                 let (phase, seen) = watch::channel(Phase::Open);
-                let shared = Arc::new(Shared { queue, more: Notify::new(), connected, phase });
+                let shared = Arc::new(Shared { queue, more: Notify::new(), peer, phase });
                 tasks.spawn("fluentd log driver", write(Arc::clone(&shared), link, seen));
                 Way::Async(shared)
             }
@@ -144,8 +145,15 @@ impl Fluentd {
                     // The sender is ours and lives.
                     let _ended = phase.wait_for(|p| *p == Phase::Ended).await;
                 };
-                if shared.connected.load(Ordering::Relaxed)
-                    && tokio::time::timeout(LAST_MOMENT, ended(&mut phase)).await.is_ok()
+                let mut moment = shared.phase.subscribe();
+                let last_moment = async {
+                    tokio::select! {
+                        () = ended(&mut moment) => true,
+                        () = shared.peer.news.notified() => false,
+                    }
+                };
+                if !shared.peer.refused.load(Ordering::Relaxed)
+                    && tokio::time::timeout(LAST_MOMENT, last_moment).await == Ok(true)
                 {
                     return;
                 }
@@ -192,7 +200,8 @@ async fn write_all(shared: &Shared, link: &mut Link, taken: &mut VecDeque<Outgoi
         {
             let mut queue = shared.queue();
             // Not connected: one in the hand, the rest in the queue, as docker counts them.
-            let most = if shared.connected.load(Ordering::Relaxed) { BATCH.min(queue.limit / 16) } else { 1 };
+            let most =
+                if shared.peer.connected.load(Ordering::Relaxed) { BATCH.min(queue.limit / 16) } else { 1 };
             let n = queue.messages.len().min(most.max(1));
             taken.extend(queue.messages.drain(..n));
             if queue.messages.is_empty() && queue.messages.capacity() > 1024 {
