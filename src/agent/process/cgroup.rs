@@ -180,14 +180,26 @@ impl Group {
     }
 }
 
-/// Ends what an earlier supervisor of this task has left in the groups of its containers.
+fn hierarchies(root: &Path, unified: bool) -> Vec<PathBuf> {
+    match unified {
+        true => vec![root.to_owned()],
+        false => ["memory", "cpu", "cpuacct"].iter().map(|c| root.join(c)).filter(|d| d.exists()).collect(),
+    }
+}
+
+/// Ends what is left in a task's groups, and removes them: a supervisor that was killed could not.
 pub(super) fn sweep(root: &Path, name: &str) {
     let unified = root.join("cgroup.controllers").exists();
-    let base = if unified { root.to_owned() } else { root.join("memory") };
-    // There are none, unless it was killed.
-    let Ok(entries) = fs::read_dir(base.join(name)) else { return };
-    for dir in entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()) {
-        Group { unified, dirs: vec![dir] }.kill();
+    for base in hierarchies(root, unified) {
+        let task = base.join(name);
+        // There are none, unless it was killed.
+        let Ok(entries) = fs::read_dir(&task) else { continue };
+        for dir in entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()) {
+            let group = Group { unified, dirs: vec![dir] };
+            group.kill();
+            group.remove();
+        }
+        Group { unified, dirs: vec![task] }.remove();
     }
 }
 

@@ -124,10 +124,7 @@ async fn serve(listener: StdListener, dir: PathBuf, group: String) -> Result<(),
         tracing::error!("a log driver has not ended; its last lines are lost");
     }
     processes::kill_children();
-    if let Ok(group) = Group::make(Path::new(ROOT), &supervisor.shared.group, Limits::default()) {
-        group.kill();
-        group.remove();
-    }
+    cgroup::sweep(Path::new(ROOT), &supervisor.shared.group);
     Ok(())
 }
 
