@@ -312,17 +312,18 @@ def a_group_takes_over():
     with kafka.kafka() as broker:
         broker.topic("logs", 6)
         port, text = output(broker)
-        with router(text, [port]) as r:
+        group = INPUT % (broker.address, "logs", "g", "    Mem_Buf_Limit 1M\n")
+        lines = lambda r: sum(1 for _ in open(r.folder + "/out", "rb")) if os.path.exists(r.folder + "/out") else 0
+        with router(text, [port]) as sender, router(group, []) as first, router(group, []) as second:
+            for r in (first, second):
+                suite.eventually("it has partitions", lambda: "partitions taken" in r.messages(), 60)
             feeds = [Feed(port, name, 1000, pad=20) for name in "abcde"]
             [f.start() for f in feeds]
-            fed(feeds)
-            r.stop()
-        text = INPUT % (broker.address, "logs", "g", "    Mem_Buf_Limit 1M\n")
-        with router(text, []) as first, router(text, []) as second:
-            lines = lambda r: sum(1 for _ in open(r.folder + "/out", "rb")) if os.path.exists(r.folder + "/out") else 0
-            suite.eventually("both are reading", lambda: lines(first) > 5_000 and lines(second) > 5_000, 60)
+            suite.eventually(lambda: "both are reading: %d and %d lines\n%s" % (lines(first), lines(second), second.messages()),
+                             lambda: lines(first) > 20_000 and lines(second) > 20_000, 60, every=0.2)
             second.kill()
-            with router(text, []) as third:
+            with router(group, []) as third:
+                fed(feeds)
                 counts = {}
 
                 def all_there():
@@ -330,10 +331,16 @@ def a_group_takes_over():
                     for r in (first, second, third):
                         counted(r.folder + "/out", counts)
                     return len(counts) >= 500_000
-                suite.eventually(lambda: "all records: %d" % len(counts), all_there, 120, every=1)
+                suite.eventually(lambda: "all records: %d" % len(counts), all_there, 120, every=2)
+                taken = "partitions taken" in third.messages()
                 third.stop()
-            first.stop()
-            assert set(counts) == wanted(feeds)
+                first.stop()
+                sender.stop()
+                all_there()
+            missing = wanted(feeds) - set(counts)
+            assert not missing, "%d are missing: %r" % (len(missing), sorted(missing)[:3])
+            assert set(counts) == wanted(feeds), "records that nobody sent: %r" % list(set(counts) - wanted(feeds))[:3]
+            assert taken, "the third had nothing to do: " + third.messages()
             return "500,000 records, %d twice" % (sum(counts.values()) - len(counts))
 
 
