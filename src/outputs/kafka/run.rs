@@ -57,6 +57,8 @@ pub(super) struct Runner {
     cursor: Option<Cursor>,
     failed: Vec<Failure>,
     phase: Phase,
+    /// Something has arrived since the start.
+    met: bool,
     /// The brokers cannot be reached, since when.
     trouble: Option<(Instant, String)>,
     /// Why records wait for somebody to do something.
@@ -125,6 +127,7 @@ impl Runner {
             cursor: None,
             failed: Vec::new(),
             phase: Phase::Flowing,
+            met: false,
             trouble: None,
             hindered: None,
             waves: 0,
@@ -221,6 +224,7 @@ impl Runner {
             self.sheets.finish(parcel, arrived);
         }
         if news.arrived {
+            self.met = true;
             self.waves = 0;
             if self.trouble.take().is_some() {
                 tracing::info!(output = %queue.label(), "sending again");
@@ -229,7 +233,10 @@ impl Runner {
         if let Some(cause) = news.trouble
             && !news.arrived
         {
-            if self.trouble.is_none() {
+            if news.out == 0 && self.met {
+                // Brokers close connections that are idle; who has nothing to send is not in trouble.
+                tracing::debug!(output = %queue.label(), %cause, "an idle connection is gone");
+            } else if self.trouble.is_none() {
                 tracing::error!(output = %queue.label(), %cause, "cannot reach Kafka; records are kept and sent when it is there");
                 self.trouble = Some((Instant::now(), cause));
             } else {

@@ -259,3 +259,64 @@ impl Letters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Seg, Tag};
+    use crate::rt::{Budget, queue};
+
+    /// `n` records of three bytes each.
+    fn delivery(sender: &crate::rt::Sender, n: u64) -> Delivery {
+        let bytes = b"\x92\x05\x80".repeat(n as usize);
+        let seg = Seg { tag: Tag::new(b"t"), end: bytes.len(), count: n };
+        let charge = Budget::new(1 << 20).take(bytes.len() as u64);
+        let segs = [seg].into_iter().collect();
+        sender.deliver(Arc::new(Chunk { bytes: bytes.into(), segs, count: n, charge, meter: None }), None)
+    }
+
+    fn failure(parcel: ParcelId, index: u32) -> Failure {
+        Failure { parcel, index, code: Code::PurgeQueue }
+    }
+
+    #[test]
+    fn what_failed_goes_again_in_the_order_it_came_in_whatever_the_slots() {
+        let (sender, _receiver) = queue("k", 1 << 20, Arc::default(), None);
+        let mut sheets = Sheets::default();
+        let (a, b) = (sheets.add(delivery(&sender, 3)), sheets.add(delivery(&sender, 3)));
+        sheets.finish(a, 3);
+        // Takes the slot of the first.
+        let c = sheets.add(delivery(&sender, 3));
+        assert_eq!(a, c);
+        let mut slips = sheets.slips(&[failure(c, 0), failure(b, 2), failure(b, 0)]);
+        slips.sort_unstable_by_key(|(key, ..)| *key);
+        let found: Vec<_> = slips.iter().map(|(_, s, _)| (s.parcel, s.index, s.start..s.end)).collect();
+        assert_eq!(found, [(b, 0, 0..3), (b, 2, 6..9), (c, 0, 0..3)]);
+        assert_eq!(sheets.rest(b, 1).iter().map(|s| s.index).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_wave_of_failures_counts_once_for_each_delivery() {
+        let (sender, _receiver) = queue("k", 1 << 20, Arc::default(), None);
+        let mut sheets = Sheets::default();
+        let a = sheets.add(delivery(&sender, 2));
+        for _ in 0..2 {
+            sheets.begin_wave();
+            sheets.rest(a, 0).iter().for_each(|slip| sheets.failed(slip));
+        }
+        assert_eq!(sheets.failures(a), 2);
+    }
+
+    #[test]
+    fn memory_is_charged_until_the_verdict() {
+        let (sender, _receiver) = queue("k", 1 << 20, Arc::default(), None);
+        let mut sheets = Sheets::default();
+        let a = sheets.add(delivery(&sender, 2));
+        let chunk = sheets.chunk(a).unwrap();
+        sheets.weigh(a, 500, &chunk);
+        sheets.finish(a, 1);
+        assert_eq!((sheets.weight(), sheets.is_empty()), (500, false));
+        sheets.finish(a, 1);
+        assert_eq!((sheets.weight(), sheets.settled().len(), sheets.is_empty()), (0, 1, true));
+    }
+}
