@@ -1,3 +1,5 @@
+//! What sections of the input are built and refused.
+
 use super::*;
 use crate::inputs::testing::settings;
 use crate::text::Library;

@@ -1,3 +1,5 @@
+//! What messages are made of records.
+
 use super::*;
 use rdkafka::message::Headers;
 

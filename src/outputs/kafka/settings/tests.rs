@@ -1,3 +1,5 @@
+//! What sections of the output are built, refused, and warned of.
+
 use std::time::Duration;
 
 use super::super::KIND;
