@@ -1,3 +1,5 @@
+//! Task definitions that ECS would take, and what it says of the others.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -91,7 +91,8 @@ impl Member {
         let never = |what: &str| Verdict::Never(format!("container {name} {what}"));
         match condition {
             Condition::Start if stopped && !self.began => never("has not and will not start"),
-            Condition::Start if self.known >= Known::Running => Verdict::Yes,
+            // The runtime says when a start is done: of a router, once it listens.
+            Condition::Start if self.known >= Known::Running && self.busy != Some(Op::Start) => Verdict::Yes,
             Condition::Complete | Condition::Success if stopped => match self.exit_code {
                 None => never("has ended without an exit code"),
                 Some(code) if condition == Condition::Success && code != 0 => {

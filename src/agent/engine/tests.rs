@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::agent::definition::{ContainerDefinition, Dependency, HealthCheck, RestartPolicy};
 use crate::agent::runtime::{ContainerState, Health, HealthStatus};
+use crate::rt::Tasks;
 
 /// What a container does once it is started.
 #[derive(Clone, Default)]
@@ -74,7 +75,7 @@ impl TaskHandle for Arc<Fake> {
             run = state.starts;
         });
         let (fake, name) = (Arc::clone(self), name.to_owned());
-        tokio::spawn(async move {
+        Tasks::new().spawn("act", async move {
             if let Some(after) = act.healthy {
                 sleep(Duration::from_secs(after)).await;
                 let health = Health { status: HealthStatus::Healthy, ..Health::default() };
@@ -291,7 +292,7 @@ async fn a_runtime_that_loses_the_task_ends_it() {
     let plan = plan(vec![container("app", &[])]);
     let fake = Fake::new(&[]);
     let other = Arc::clone(&fake);
-    tokio::spawn(async move {
+    Tasks::new().spawn("gone", async move {
         sleep(Duration::from_secs(3)).await;
         other.states.send_modify(|states| states.gone = true);
     });

@@ -1,3 +1,5 @@
+//! Generated configurations, to the byte, and what stops a task.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is decided before a task starts.
+
 use super::*;
 use crate::agent::definition::{FirelensConfiguration, LogConfiguration, Secret};
 
