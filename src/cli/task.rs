@@ -29,7 +29,7 @@ const FILE_MAX: u64 = 1 << 20;
 pub(super) enum TaskCommand {
     /// Run a task definition to its end
     Run(Box<Run>),
-    /// Validate task definitions: everything ECS would refuse, and what one machine cannot honour
+    /// Validate task definitions: what ECS would refuse, what one machine cannot honour, plugins that are not built
     Check(Check),
 }
 
@@ -123,7 +123,7 @@ fn check(args: &Check) -> ExitCode {
             Ok(Some(definition)) => {
                 router(file, &definition);
                 say(&format!(
-                    "{}: {}: {} containers\n",
+                    "{}: {}: good, containers: {}\n",
                     file.display(),
                     definition.family,
                     definition.container_definitions.len()

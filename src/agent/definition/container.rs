@@ -8,7 +8,7 @@ use super::model::{
     Condition, ContainerDefinition, Dependency, FirelensConfiguration, HealthCheck, LaunchType,
     LinuxParameters, LogConfiguration, MountPoint, PortMapping, RestartPolicy, Secret, Ulimit, VolumeFrom,
 };
-use super::read::{check_name, required};
+use super::read::{check_name, is_placeholder, required};
 
 const ULIMITS: &[&str] = &[
     "core",
@@ -59,9 +59,9 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     }
     c.memory_reservation = o.unsigned("memoryReservation", COUNT).filter(|m| *m > 0);
     if let (Some(limit), Some(soft)) = (c.memory, c.memory_reservation)
-        && limit < soft
+        && limit <= soft
     {
-        let text = format!("must be at least memoryReservation ({soft}), not {limit}");
+        let text = format!("must be more than memoryReservation ({soft}), not {limit}");
         o.notes.error(CLIENT, o.at("memory"), text);
     }
     c.entry_point = o.strings("entryPoint");
@@ -144,7 +144,7 @@ fn environment_files(o: &Object<'_>) -> Vec<String> {
     let file = |f: Object<'_>| {
         let value = required(&f, "value");
         f.one_of("type", &["s3"]);
-        if !value.is_empty() && !value.ends_with(".env") {
+        if !value.is_empty() && !value.ends_with(".env") && !is_placeholder(&value) {
             f.notes.error(CLIENT, f.at("value"), format!("{value:?} must end with .env"));
         }
         f.finish();
@@ -300,7 +300,7 @@ fn health_check(o: Object<'_>) -> HealthCheck {
     let h = HealthCheck {
         command: o.strings("command").unwrap_or_default(),
         interval: o.unsigned("interval", 5..=300).unwrap_or(30),
-        timeout: o.unsigned("timeout", 2..=120).unwrap_or(5),
+        timeout: o.unsigned("timeout", 2..=60).unwrap_or(5),
         retries: o.unsigned("retries", 1..=10).unwrap_or(3),
         start_period: o.unsigned("startPeriod", 0..=300).unwrap_or(0),
     };
@@ -397,7 +397,7 @@ fn firelens(o: Object<'_>) -> FirelensConfiguration {
             let arn = f
                 .options
                 .get("config-file-value")
-                .is_none_or(|v| v.starts_with("arn:") && v.contains(":s3:::"));
+                .is_none_or(|v| is_placeholder(v) || v.starts_with("arn:") && v.contains(":s3:::"));
             if !arn {
                 o.notes.error(
                     CLIENT,

@@ -33,6 +33,8 @@ pub fn read(text: &[u8]) -> Result<Checked, Vec<Problem>> {
     if text.len() > SIZE_MAX {
         return Err(whole(format!("the file has {} bytes, and at most {SIZE_MAX} are read", text.len())));
     }
+    // Editors of Windows begin a file with a mark of its encoding.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let value: Value = serde_json::from_slice(text).map_err(|e| {
         let (line, column) = (e.line(), e.column());
         let cause = e.to_string();
@@ -137,6 +139,11 @@ pub(super) fn required(o: &Object<'_>, name: &'static str) -> String {
         o.notes.error(CLIENT, o.at(name), "must be given");
     }
     o.string(name).unwrap_or_default()
+}
+
+/// Whether it stands for something that whoever uses the file puts in: `<arn-of-file>`, `${NAME}`.
+pub(super) fn is_placeholder(text: &str) -> bool {
+    text.contains(['<', '>', '{', '}', '$'])
 }
 
 /// At most 255 of letters, digits, `-` and `_`.
