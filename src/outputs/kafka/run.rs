@@ -17,7 +17,7 @@ use super::encode::Encoder;
 use super::producer::{Factory, Fate, Mode, Producer, Untaken, fate, say};
 use super::reports::{Failure, opaque};
 use super::sheets::{Key, Letters, Sheets, Slip};
-use crate::net::kafka::cause;
+use crate::net::kafka::{self, cause};
 use crate::observe::counters::Drop as DropReason;
 use crate::outputs::RetryPolicy;
 use crate::outputs::parcels::ParcelId;
@@ -236,9 +236,10 @@ impl Runner {
             if news.out == 0 && self.met {
                 // Brokers close connections that are idle; who has nothing to send is not in trouble.
                 tracing::debug!(output = %queue.label(), %cause, "an idle connection is gone");
-            } else if self.trouble.is_none() {
+            } else if self.trouble.as_ref().is_none_or(|(_, known)| tells_more(&cause, known)) {
                 tracing::error!(output = %queue.label(), %cause, "cannot reach Kafka; records are kept and sent when it is there");
-                self.trouble = Some((Instant::now(), cause));
+                let since = self.trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                self.trouble = Some((since, cause));
             } else {
                 tracing::debug!(output = %queue.label(), %cause, "still cannot reach Kafka");
             }
@@ -607,6 +608,13 @@ fn left(chunk: &Chunk, cursor: &Cursor) -> u64 {
     upto.saturating_sub(u64::from(cursor.index)).max(1)
 }
 
+/// Whether a cause says what to do where the one before did not: that a connection broke often comes before the reason.
+fn tells_more(cause: &str, known: &str) -> bool {
+    let advice = |text: &'_ str| text.rsplit_once("; ").map(|(_, advice)| advice.to_owned());
+    let away = kafka::advice(Code::BrokerTransportFailure);
+    advice(cause).is_some_and(|new| Some(new.as_str()) != away && advice(known).as_ref() != Some(&new))
+}
+
 /// Whether it is the topic's name that is wrong, not the brokers' state.
 fn is_of_topic(code: Code) -> bool {
     matches!(
@@ -623,5 +631,22 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_with_something_to_do_is_told_after_a_connection_that_broke() {
+        let text = |code: Code| format!("x: failed; {}", kafka::advice(code).unwrap());
+        let (away, refused) = (text(Code::BrokerTransportFailure), text(Code::Authentication));
+        assert!(tells_more(&refused, &away) && tells_more(&refused, "x: disconnected"));
+        assert!(
+            !tells_more(&refused, &refused)
+                && !tells_more(&away, &refused)
+                && !tells_more("x: broken", &away)
+        );
     }
 }
