@@ -250,7 +250,7 @@ def a_topic_that_is_missing():
 
 
 def it_signs_in():
-    """SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER."""
+    """SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER; a wrong password is told and nothing is lost."""
     with kafka.kafka(sasl=True) as broker:
         for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"):
             topic = mechanism.lower()
@@ -265,6 +265,9 @@ def it_signs_in():
                 fed([feed], 60)
                 r.stop()
             judged(broker, topic, wanted([feed]))
+        with router(text.replace("OAUTHBEARER", "PLAIN").replace("principal=alice", "x=y") +
+                    "    rdkafka.sasl.username alice\n    rdkafka.sasl.password wrong\n", [port]) as r:
+            suite.eventually("it says so", lambda: "the user and the password" in r.messages(), 30)
 
 
 INPUT = """

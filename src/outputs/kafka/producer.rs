@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::encode::Message;
-use super::reports::Reports;
+use super::reports::{Reports, Trouble};
 use crate::net::kafka::{self, KafkaConfig, Tokens, cause};
 use crate::rt::Tasks;
 
@@ -213,12 +213,13 @@ impl ClientContext for Listener {
             // The thread looks for the end of its producer.
             KafkaError::Global(code) if fate(code) != Fate::Hindered => {}
             KafkaError::Global(code) => {
-                self.reports.trouble(match kafka::advice(code) {
-                    Some(advice) => format!("{reason}; {advice}"),
-                    None => reason.to_owned(),
-                });
+                let advice = kafka::advice(code);
+                let telling =
+                    advice.is_some() && !matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown);
+                let cause = advice.map_or_else(|| reason.to_owned(), |advice| format!("{reason}; {advice}"));
+                self.reports.trouble(Trouble { cause, telling });
             }
-            other => self.reports.trouble(format!("{other}: {reason}")),
+            other => self.reports.trouble(Trouble { cause: format!("{other}: {reason}"), telling: false }),
         }
     }
 

@@ -19,14 +19,28 @@ pub(super) struct Failure {
     pub(super) code: Code,
 }
 
+/// What librdkafka says of the brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) cause: String,
+    /// It says why. That brokers are away comes with it, before and after, and says nothing.
+    pub(super) telling: bool,
+}
+
+impl Trouble {
+    pub(super) fn tells_more_than(&self, other: &Trouble) -> bool {
+        self.telling && !other.telling
+    }
+}
+
 /// What has come since the last look.
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// Deliveries of which nothing is out any more, and how many of their messages have arrived.
     pub(super) done: Vec<(u32, u64)>,
     pub(super) failed: Vec<Failure>,
-    /// The last thing that librdkafka said of the brokers.
-    pub(super) trouble: Option<String>,
+    /// The last telling thing that librdkafka said of the brokers, else the last.
+    pub(super) trouble: Option<Trouble>,
     /// The producer will send no more.
     pub(super) fatal: Option<String>,
     /// Messages have arrived after the last trouble.
@@ -104,10 +118,13 @@ impl Reports {
     }
 
     /// The brokers cannot be reached, or refuse us.
-    pub(super) fn trouble(&self, cause: String) {
+    pub(super) fn trouble(&self, trouble: Trouble) {
         let mut state = self.state();
-        state.news.trouble = Some(cause);
-        state.news.arrived = false;
+        let news = &mut state.news;
+        // Of trouble that is over by now nobody needs to hear.
+        let known = news.trouble.take().filter(|known| !news.arrived && known.tells_more_than(&trouble));
+        news.trouble = Some(known.unwrap_or(trouble));
+        news.arrived = false;
         drop(state);
         self.changed.notify_one();
     }
@@ -180,14 +197,33 @@ mod tests {
         assert_eq!(reports.take().out, 4);
     }
 
+    fn trouble(cause: &str, telling: bool) -> Trouble {
+        Trouble { cause: cause.to_owned(), telling }
+    }
+
+    #[test]
+    fn why_brokers_cannot_be_reached_is_not_hidden_by_that_they_cannot() {
+        let reports = Reports::default();
+        for (cause, telling) in [("away", false), ("refused", true), ("away", false)] {
+            reports.trouble(trouble(cause, telling));
+        }
+        assert_eq!(reports.take().trouble, Some(trouble("refused", true)));
+        // Unless messages have arrived between them.
+        reports.expect(0, 1);
+        reports.trouble(trouble("refused", true));
+        reports.report(opaque(0, 0), Ok(()));
+        reports.trouble(trouble("away", false));
+        assert_eq!(reports.take().trouble, Some(trouble("away", false)));
+    }
+
     #[test]
     fn trouble_is_over_when_something_arrives_after_it() {
         let reports = Reports::default();
         reports.expect(0, 2);
         reports.report(opaque(0, 0), Ok(()));
-        reports.trouble("away".to_owned());
+        reports.trouble(trouble("away", false));
         let news = reports.take();
-        assert_eq!((news.trouble.as_deref(), news.arrived), (Some("away"), false));
+        assert_eq!((news.trouble, news.arrived), (Some(trouble("away", false)), false));
         reports.report(opaque(0, 1), Ok(()));
         assert!(reports.take().arrived);
     }

@@ -15,9 +15,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::encode::Encoder;
 use super::producer::{Factory, Fate, Mode, Producer, Untaken, fate, say};
-use super::reports::{Failure, opaque};
+use super::reports::{Failure, Trouble, opaque};
 use super::sheets::{Key, Letters, Sheets, Slip};
-use crate::net::kafka::{self, cause};
+use crate::net::kafka::cause;
 use crate::observe::counters::Drop as DropReason;
 use crate::outputs::RetryPolicy;
 use crate::outputs::parcels::ParcelId;
@@ -60,7 +60,7 @@ pub(super) struct Runner {
     /// Something has arrived since the start.
     met: bool,
     /// The brokers cannot be reached, since when.
-    trouble: Option<(Instant, String)>,
+    trouble: Option<(Instant, Trouble)>,
     /// Why records wait for somebody to do something.
     hindered: Option<String>,
     /// Times in a row that nothing arrived.
@@ -230,16 +230,17 @@ impl Runner {
                 tracing::info!(output = %queue.label(), "sending again");
             }
         }
-        if let Some(cause) = news.trouble
+        if let Some(trouble) = news.trouble
             && !news.arrived
         {
+            let cause = &trouble.cause;
             if news.out == 0 && self.met {
                 // Brokers close connections that are idle; who has nothing to send is not in trouble.
                 tracing::debug!(output = %queue.label(), %cause, "an idle connection is gone");
-            } else if self.trouble.as_ref().is_none_or(|(_, known)| tells_more(&cause, known)) {
+            } else if self.trouble.as_ref().is_none_or(|(_, known)| trouble.tells_more_than(known)) {
                 tracing::error!(output = %queue.label(), %cause, "cannot reach Kafka; records are kept and sent when it is there");
                 let since = self.trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-                self.trouble = Some((since, cause));
+                self.trouble = Some((since, trouble));
             } else {
                 tracing::debug!(output = %queue.label(), %cause, "still cannot reach Kafka");
             }
@@ -355,8 +356,9 @@ impl Runner {
                 hindered = Some(say(code, &topic));
             }
             if self.is_hopeless(&slip, resign || what == Fate::Hindered) {
-                let cause =
-                    hindered.clone().or_else(|| self.trouble.as_ref().map(|(_, cause)| cause.clone()));
+                let cause = hindered
+                    .clone()
+                    .or_else(|| self.trouble.as_ref().map(|(_, trouble)| trouble.cause.clone()));
                 self.letters.slip(&slip, DropReason::Retries, cause.unwrap_or_else(|| "too old".to_owned()));
                 continue;
             }
@@ -540,7 +542,8 @@ impl Runner {
 
     /// What of a delivery was not sent yet is given up.
     fn give_up_rest(&mut self, cursor: &Cursor) {
-        let cause = self.trouble.as_ref().map_or_else(|| "too old".to_owned(), |(_, cause)| cause.clone());
+        let cause =
+            self.trouble.as_ref().map_or_else(|| "too old".to_owned(), |(_, trouble)| trouble.cause.clone());
         for slip in self.sheets.rest(cursor.parcel, cursor.index) {
             self.letters.slip(&slip, DropReason::Retries, cause.clone());
         }
@@ -608,13 +611,6 @@ fn left(chunk: &Chunk, cursor: &Cursor) -> u64 {
     upto.saturating_sub(u64::from(cursor.index)).max(1)
 }
 
-/// Whether a cause says what to do where the one before did not: that a connection broke often comes before the reason.
-fn tells_more(cause: &str, known: &str) -> bool {
-    let advice = |text: &'_ str| text.rsplit_once("; ").map(|(_, advice)| advice.to_owned());
-    let away = kafka::advice(Code::BrokerTransportFailure);
-    advice(cause).is_some_and(|new| Some(new.as_str()) != away && advice(known).as_ref() != Some(&new))
-}
-
 /// Whether it is the topic's name that is wrong, not the brokers' state.
 fn is_of_topic(code: Code) -> bool {
     matches!(
@@ -631,22 +627,5 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_with_something_to_do_is_told_after_a_connection_that_broke() {
-        let text = |code: Code| format!("x: failed; {}", kafka::advice(code).unwrap());
-        let (away, refused) = (text(Code::BrokerTransportFailure), text(Code::Authentication));
-        assert!(tells_more(&refused, &away) && tells_more(&refused, "x: disconnected"));
-        assert!(
-            !tells_more(&refused, &refused)
-                && !tells_more(&away, &refused)
-                && !tells_more("x: broken", &away)
-        );
     }
 }
