@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::definition::{
     Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
 };
+use super::drivers::random_id;
 use super::firelens::{self, Context, Source};
 use super::plan::{ContainerPlan, TaskPlan};
 use super::runtime::Failure;
@@ -98,7 +99,6 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
             task_arn: arn.clone(),
             instance: None,
             network: definition.network_mode,
-            listen: None,
         };
         planned.configuration = Some(firelens::configuration(definition, options, &cx).map_err(refused)?);
         if let Some(Source::S3(object)) = &options.source {
@@ -321,22 +321,11 @@ fn path(socket: &Path) -> Result<String, Failure> {
     Err(Failure::new("ResourceInitializationError", text))
 }
 
-/// So many hexadecimal digits of chance.
+/// So many hexadecimal digits of chance, at most 64.
 pub fn hex(digits: usize) -> String {
-    let mut bytes = vec![0; digits.div_ceil(2)];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..)
-        && !rest.is_empty()
-        && let Ok(n) = rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-    {
-        filled += n;
-    }
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .take(digits)
-        .map(|n| char::from(b"0123456789abcdef"[n as usize & 15]))
-        .collect()
+    let mut all = random_id();
+    all.truncate(digits);
+    all
 }
 
 fn uuid() -> String {

@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::{ClientConn, ClientTls, Dialer, Target, TcpKeepalive};
+use super::{ClientConn, ClientTls, ClientTlsFiles, Dialer, Target, TcpKeepalive};
 
 /// The largest answer that is read. Those of APIs are a few hundred bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -53,6 +53,27 @@ pub struct HttpOptions {
     pub recycle: u64,
     /// Appended to the user agent.
     pub user_agent: Option<String>,
+}
+
+impl HttpOptions {
+    /// For a service of AWS: its certificate and its name are verified, connections are kept for `idle`.
+    ///
+    /// # Errors
+    /// The trusted certificates of this machine cannot be read.
+    pub fn verified(connect: Duration, answer: Duration, idle: Option<Duration>) -> Result<Self, String> {
+        let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
+        let tls = ClientTls::new(&files)?;
+        Ok(HttpOptions {
+            tls,
+            connect,
+            answer,
+            idle,
+            source: None,
+            keepalive: None,
+            recycle: 0,
+            user_agent: None,
+        })
+    }
 }
 
 /// The client. Clones share their connections.

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::options::Options;
-use super::{Context, HEALTH_PORT, PORT, memory, routes};
+use super::{Context, HEALTH_PORT, LOOPBACK, PORT, memory, routes};
 use crate::agent::definition::TaskDefinition;
 
 const HEALTH_TAG: &str = "firelens-healthcheck";
@@ -28,7 +28,7 @@ pub(super) fn text(definition: &TaskDefinition, options: &Options, cx: &Context)
     let (port, health_port) = (PORT.to_string(), HEALTH_PORT.to_string());
     if let Some(listen) = cx.listens() {
         section(&mut text, "INPUT", &[("Name", "forward"), ("Listen", listen), ("Port", &port)]);
-        let health = [("Name", "tcp"), ("Tag", HEALTH_TAG), ("Listen", cx.health()), ("Port", &health_port)];
+        let health = [("Name", "tcp"), ("Tag", HEALTH_TAG), ("Listen", LOOPBACK), ("Port", &health_port)];
         section(&mut text, "INPUT", &health);
     }
     for route in &routes {

@@ -17,6 +17,7 @@ pub use options::{Kind, Options, Source};
 
 /// Where the router listens for who does not log through its socket.
 pub const PORT: u16 = 24224;
+const LOOPBACK: &str = "127.0.0.1";
 /// Where Fluent Bit as a router answers health checks.
 const HEALTH_PORT: u16 = 8877;
 /// Memory for what waits, in MB, where the container's own is not known.
@@ -33,22 +34,16 @@ pub struct Context {
     pub instance: Option<String>,
     /// How containers are connected. Host and none have no TCP input.
     pub network: NetworkMode,
-    /// Where the router listens; `None`: as ECS has it (every address in bridge mode, else loopback).
-    pub listen: Option<String>,
 }
 
 impl Context {
-    fn listens(&self) -> Option<&str> {
-        let usual = match self.network {
-            NetworkMode::Bridge => "0.0.0.0",
-            NetworkMode::Awsvpc => "127.0.0.1",
-            NetworkMode::Host | NetworkMode::None => return None,
-        };
-        Some(self.listen.as_deref().unwrap_or(usual))
-    }
-
-    fn health(&self) -> &str {
-        self.listen.as_deref().unwrap_or("127.0.0.1")
+    /// The address of the TCP input.
+    fn listens(&self) -> Option<&'static str> {
+        match self.network {
+            NetworkMode::Bridge => Some("0.0.0.0"),
+            NetworkMode::Awsvpc => Some(LOOPBACK),
+            NetworkMode::Host | NetworkMode::None => None,
+        }
     }
 
     /// Records get these fields.

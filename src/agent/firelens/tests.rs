@@ -42,7 +42,6 @@ fn cx(network: NetworkMode) -> Context {
             .to_owned(),
         instance: Some("i-123456789a".to_owned()),
         network,
-        listen: None,
     }
 }
 

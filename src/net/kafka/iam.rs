@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::client::OAuthToken;
 use tokio::runtime::Handle;
 
-use crate::net::{AwsOptions, ClientTls, ClientTlsFiles, HttpClient, HttpOptions, aws};
+use crate::net::{AwsOptions, HttpClient, HttpOptions, aws};
 use crate::record::Time;
 use crate::wire::msk_iam;
 
@@ -32,17 +32,7 @@ impl Tokens {
     /// # Errors
     /// The trusted certificates of this machine cannot be read.
     pub async fn new(region: String) -> Result<Tokens, String> {
-        let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
-        let http = HttpClient::new(HttpOptions {
-            tls: ClientTls::new(&files)?,
-            connect: CONNECT,
-            answer: ANSWER,
-            source: None,
-            keepalive: None,
-            idle: None,
-            recycle: 0,
-            user_agent: None,
-        });
+        let http = HttpClient::new(HttpOptions::verified(CONNECT, ANSWER, None)?);
         let aws = aws(&AwsOptions { region: region.clone(), ..AwsOptions::default() }, http).await;
         Ok(Tokens { region, aws, runtime: Handle::current() })
     }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::batch::{Event, repaired};
 use super::settings::Settings;
-use crate::net::{self, Aws, AwsOptions, ClientTls, ClientTlsFiles, HttpClient, HttpError, HttpOptions};
+use crate::net::{self, Aws, AwsOptions, HttpClient, HttpError, HttpOptions};
 use crate::wire::sigv4::{Authorization, Request, SigningKey, hex};
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -67,17 +67,7 @@ impl Api {
             "could not get region: set log opt 'awslogs-region', or AWS_REGION in the agent's environment"
                 .to_owned()
         })?;
-        let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
-        let http = HttpClient::new(HttpOptions {
-            tls: ClientTls::new(&files)?,
-            connect: CONNECT,
-            answer: ANSWER,
-            source: None,
-            keepalive: None,
-            idle: Some(IDLE),
-            recycle: 0,
-            user_agent: None,
-        });
+        let http = HttpClient::new(HttpOptions::verified(CONNECT, ANSWER, Some(IDLE))?);
         let standard = match region.starts_with("cn-") {
             true => format!("https://logs.{region}.amazonaws.com.cn"),
             false => format!("https://logs.{region}.amazonaws.com"),
