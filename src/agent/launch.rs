@@ -15,6 +15,7 @@ use super::planning::Planned;
 use super::runtime::{Failure, Runtime, TaskHandle};
 
 /// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files.
+/// `before`: how an agent that is gone last saw it; what runs goes on, what it had decided stands.
 ///
 /// # Errors
 /// It could not be begun. What happens later is in the view.
@@ -22,18 +23,21 @@ pub async fn run<R: Runtime>(
     runtime: &R,
     planned: &Planned,
     firelens_dir: &Path,
+    before: &View,
     stop: watch::Receiver<Option<String>>,
     report: impl FnMut(&View),
 ) -> Result<View, Failure> {
     let plan = &planned.plan;
-    if let Some(text) = &planned.configuration {
+    // A router that runs has its file already.
+    let begun = before.containers.iter().any(|c| c.last_status != "PENDING");
+    if let Some(text) = planned.configuration.as_ref().filter(|_| !begun) {
         let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
         let user = router.and_then(|r| r.definition.user.as_deref());
         firelens::write(firelens_dir, text, user)
             .map_err(|e| Failure::new("ResourceInitializationError", e))?;
     }
     let task = Arc::new(runtime.open(plan).await?);
-    let view = engine::run(plan, Arc::clone(&task), stop, report).await;
+    let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
     if let Err(e) = task.close().await {
         tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
     }

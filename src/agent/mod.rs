@@ -5,6 +5,7 @@
 //!                    -> firelens --^                      \-> drivers (docker's log drivers)
 //! ```
 
+pub mod daemon;
 pub mod definition;
 pub mod drivers;
 pub mod engine;

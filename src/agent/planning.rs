@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::definition::{
     Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
 };
@@ -21,7 +23,8 @@ const SOCKET_MAX: usize = 107;
 const BUFFER: &str = "10m";
 
 /// What whoever runs a task decides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Choices {
     /// 32 hexadecimal digits.
     pub id: String,
@@ -50,7 +53,8 @@ pub struct Choices {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
 pub struct Planned {
     /// For the runtime.
     pub plan: TaskPlan,
