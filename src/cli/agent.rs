@@ -33,13 +33,13 @@ pub(super) struct Agent {
 struct State {
     /// The directory of the daemon: its socket, its records, the files of tasks [default: /var/lib/firelane for root, else
     /// ~/.local/state/firelane]
-    #[arg(long = "state", value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
 }
 
 impl State {
     fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(daemon::default_state)
+        self.state.clone().unwrap_or_else(daemon::default_state)
     }
 }
 

@@ -131,6 +131,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_command_is_well_made() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
     fn run_and_check_need_a_file() {
         let Command::Run(run) =
             Cli::try_parse_from(["firelane", "run", "-c", "x", "--strict"]).unwrap().command

@@ -206,7 +206,7 @@ impl Agent {
             launch::run(&self.processes, planned, &record.firelens_dir, &record.view, stop, report).await;
         let view = ended.unwrap_or_else(|e| failed(record.view.clone(), &e));
         tracing::info!(
-            task = %record.id, code = ?view.stop_code, exit = view.exit_code(),
+            task = %record.id, exit = view.exit_code(),
             reason = view.stopped_reason.as_deref().unwrap_or_default(), "a task has ended"
         );
         let end = |r: &mut Record| {

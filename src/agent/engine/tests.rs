@@ -233,7 +233,8 @@ async fn who_asks_for_a_stop_gets_one_in_order_and_the_stubborn_are_killed() {
     let plan = plan(vec![app, container("router", &[])]);
     let fake = Fake::new(&[("app", Act { stubborn: true, ..Act::default() })]);
     let (ask, stop) = watch::channel(None);
-    let running = run(&plan, Arc::new(Arc::clone(&fake)), &View::default(), stop, |view| {
+    let new = View::default();
+    let running = run(&plan, Arc::new(Arc::clone(&fake)), &new, stop, |view| {
         if view.last_status == "RUNNING" {
             ask.send_replace(Some("Task stopped by user".to_owned()));
         }
