@@ -36,15 +36,21 @@ pub async fn run<R: Runtime>(
         firelens::write(firelens_dir, text, user)
             .map_err(|e| Failure::new("ResourceInitializationError", e))?;
     }
-    let task = Arc::new(runtime.open(plan).await?);
-    let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
-    if let Err(e) = task.close().await {
-        tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
-    }
+    let view = match runtime.open(plan).await {
+        Ok(task) => {
+            let task = Arc::new(task);
+            let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
+            if let Err(e) = task.close().await {
+                tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
+            }
+            Ok(view)
+        }
+        Err(e) => Err(e),
+    };
     if planned.configuration.is_some()
         && let Err(e) = fs::remove_dir_all(firelens_dir)
     {
         tracing::warn!(task = %plan.id, cause = %e, "cannot remove {}", firelens_dir.display());
     }
-    Ok(view)
+    view
 }

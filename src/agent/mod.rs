@@ -7,6 +7,7 @@
 
 pub mod daemon;
 pub mod definition;
+pub mod docker;
 pub mod drivers;
 pub mod engine;
 pub mod firelens;

@@ -119,6 +119,8 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.family.clone_from(&definition.family);
     plan.revision = definition.revision;
     plan.network_mode = definition.network_mode;
+    plan.pid_mode.clone_from(&definition.pid_mode);
+    plan.ipc_mode.clone_from(&definition.ipc_mode);
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
     plan.dir = choices.data.join(&choices.id);
     plan.firelens = router.map(|r| r.name.clone());
