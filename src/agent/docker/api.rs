@@ -234,9 +234,9 @@ impl Api {
         self.docker.events(Some(options))
     }
 
-    /// What a container prints, from its beginning to its end.
-    pub(super) fn logs(&self, id: &str) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
-        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+    /// What a container prints from `since` (seconds since 1970) on, to its end.
+    pub(super) fn logs(&self, id: &str, since: i32) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().follow(true).since(since).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
 }

@@ -216,3 +216,7 @@ fn warnings(task: &TaskPlan, d: &ContainerDefinition, network: &Network) -> Vec<
     );
     all
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -11,9 +11,11 @@ use super::api::{self, Api};
 /// Bytes of a line that are kept before it is shown unfinished.
 const LINE_MAX: usize = 64 << 10;
 
+type Show = dyn Fn(&str, &str) + Send + Sync;
+
 /// Takes a container's name and a line.
 #[derive(Clone)]
-pub struct Lines(Arc<dyn Fn(&str, &str) + Send + Sync>);
+pub struct Lines(Arc<Show>);
 
 impl Lines {
     /// Calls `show` for each line.
@@ -28,9 +30,9 @@ impl fmt::Debug for Lines {
     }
 }
 
-/// Shows the lines of a container's current run until it ends.
-pub(super) async fn follow(api: Api, name: String, id: String, lines: Lines) {
-    let mut stream = Box::pin(api.logs(&id));
+/// Shows the lines of a container until it ends. `since`: seconds since 1970, for those of a run that is not the first.
+pub(super) async fn follow(api: Api, name: String, id: String, since: i32, lines: Lines) {
+    let mut stream = Box::pin(api.logs(&id, since));
     let mut rest = Vec::new();
     while let Some(Ok(piece)) = api::next(&mut stream).await {
         take(&mut rest, piece.as_ref(), |line| (lines.0)(&name, line));

@@ -129,13 +129,15 @@ impl DockerTask {
         firelens::listens(&Path::new(dir).join("fluent.sock"), ended).await;
     }
 
-    /// Lines of containers whose logs are in docker's files.
+    /// Lines of containers whose logs docker keeps.
     fn follow(&self, name: &str, id: &str) {
         let Some(lines) = self.lines.clone() else { return };
         let driver = self.plan(name).map(|c| c.log_driver.as_str());
         let terminal = self.plan(name).is_some_and(|c| c.definition.pseudo_terminal);
         if matches!(driver, Some("json-file" | "local" | "journald")) && !terminal {
-            let follow = lines::follow(self.api.clone(), name.to_owned(), id.to_owned(), lines);
+            let run = self.watcher.known(name).filter(|c| c.starts > 1).and_then(|c| c.started).unwrap_or(0);
+            let since = i32::try_from(run / 1000).unwrap_or(0);
+            let follow = lines::follow(self.api.clone(), name.to_owned(), id.to_owned(), since, lines);
             self.tasks.spawn(format!("logs-{name}"), follow);
         }
     }
