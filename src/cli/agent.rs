@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_USAGE, complain, say, say_aside, task};
-use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings};
+use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
 use crate::observe::log;
 
 pub(super) const HELP: &str = "\
@@ -200,16 +200,19 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
     if args.run.dir.is_some() {
         return Err("the files of an agent's tasks are in its --state; leave out --dir".to_owned());
     }
-    if task::read(&args.run.file)?.is_none() {
-        return Ok(EXIT_USAGE);
-    }
+    let Some(read) = task::read(&args.run.file)? else { return Ok(EXIT_USAGE) };
     let definition = std::fs::read_to_string(&args.run.file)
         .map_err(|e| format!("cannot read {}: {e}", args.run.file.display()))?;
     let state = args.state.dir();
+    let runtime = match args.run.runtime {
+        task::Which::Auto => Which::Auto,
+        task::Which::Docker => Which::Docker,
+        task::Which::Process => Which::Process,
+    };
     let mut records = Vec::new();
     for _ in 0..args.run.count {
-        let choices = Box::new(task::choices(&args.run, &state)?);
-        let ask = Ask::Run { definition: definition.clone(), choices };
+        let choices = Box::new(task::choices(&args.run, &read, &state)?);
+        let ask = Ask::Run { definition: definition.clone(), runtime, choices };
         let record = one(&mut Client::ask(&state, &ask).await?).await?;
         say(&format!("{}\n", record.arn));
         records.push(record);
@@ -320,6 +323,12 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
     {
         let known: Vec<&str> = record.view.containers.iter().map(|c| c.name.as_str()).collect();
         return Err(format!("task {} has no container {name}; it has {}", record.id, known.join(", ")));
+    }
+    if record.docker {
+        let label = format!("com.amazonaws.ecs.task-arn={}", record.arn);
+        return Err(format!(
+            "Docker keeps the lines of this task: `docker ps -a --filter label={label}`, then `docker logs`"
+        ));
     }
     let dir = daemon::logs_dir(&state, &record.id);
     let only = args.container.as_deref();

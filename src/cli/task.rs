@@ -54,7 +54,7 @@ enum LogMode {
 
 /// What runs containers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-enum Which {
+pub(super) enum Which {
     /// docker where an engine answers, else process
     #[default]
     Auto,
@@ -70,7 +70,7 @@ pub(super) struct Run {
     pub(super) file: PathBuf,
     /// What runs containers
     #[arg(long, value_enum, default_value_t)]
-    runtime: Which,
+    pub(super) runtime: Which,
     /// The image of the log router in place of the definition's; docker only
     #[arg(long, value_name = "IMAGE")]
     router_image: Option<String>,
@@ -227,11 +227,8 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     };
     let mut planned = Vec::new();
     for _ in 0..args.count {
-        let mut choices = choices(args, &data)?;
+        let mut choices = choices(args, &definition, &data)?;
         choices.process = docker.is_none();
-        if let (Some(image), Some(router)) = (&args.router_image, firelens::router(&definition)) {
-            choices.images.insert(router.name.clone(), image.clone());
-        }
         match planning::plan(&definition, &choices) {
             Ok(made) => planned.push((made, choices)),
             Err(e) => {
@@ -423,7 +420,7 @@ fn directory(args: &Run) -> Result<PathBuf, String> {
         .map_err(|e| format!("cannot use {}: {e}", dir.display()))
 }
 
-pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
+pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> Result<Choices, String> {
     let mut secrets = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
@@ -439,6 +436,10 @@ pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         Err(e) => Err(format!("--volume {name}={path}: {e}")),
     };
     let volumes = args.volume.iter().map(whole).collect::<Result<_, String>>()?;
+    let mut images: BTreeMap<_, _> = args.image.iter().cloned().collect();
+    if let (Some(image), Some(router)) = (&args.router_image, firelens::router(definition)) {
+        images.insert(router.name.clone(), image.clone());
+    }
     let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
     let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
     Ok(Choices {
@@ -449,7 +450,7 @@ pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         data: data.to_owned(),
         environment: args.env.clone(),
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
-        images: args.image.iter().cloned().collect(),
+        images,
         volumes,
         secrets,
         blocking: args.default_log_mode == LogMode::Blocking,

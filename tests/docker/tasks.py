@@ -357,7 +357,81 @@ def lines_are_followed_and_a_lost_engine_ends_the_task():
         machine.assert_clean()
 
 
+def an_agent_killed_amid_a_million_lines_finds_its_containers():
+    """Ten containers print a million lines while the agent is killed and another comes: none is lost, none is started
+    twice, the router stops last."""
+    # At its end docker's driver discards what is queued, so each ends when all has arrived.
+    script = "awk 'BEGIN { for (i = 0; i < 112000; i++) print \"line\", i }'; until [ -e /go/end ]; do sleep 0.2; done; exit 4"
+    with Machine() as machine:
+        os.mkdir(machine.path("go"))
+        log = {"logDriver": "awsfirelens",
+               "options": {"Name": "file", "Path": machine.path("out"), "Format": "template", "Template": "{container_name} {log}",
+                           "mkdir": "on"}}
+        apps = [{"name": "app%d" % n, "image": "busybox", "memory": 64, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+                 "mountPoints": [{"sourceVolume": "go", "containerPath": "/go"}], "logConfiguration": log} for n in range(9)]
+        router = {"name": "log_router", "image": ROUTER, "memory": 256, "firelensConfiguration": {"type": "fluentbit"}}
+        definition = {"family": "million", "containerDefinitions": apps + [router],
+                      "volumes": [{"name": "go", "host": {"sourcePath": machine.path("go")}}]}
+        file = machine.file("million", visible(definition, machine.path("out")))
+        state = machine.path("state")
+        environment = machine.engine.environment
+
+        def ask(command, *words):
+            done = subprocess.run([BINARY, "agent", command, "--state", state, *words], env=environment, text=True,
+                                  capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+            assert done.returncode == 0, "%s: %s" % (command, done.stderr)
+            return done.stdout
+
+        def agent():
+            with open(machine.path("agent.log"), "a") as log:
+                process = subprocess.Popen([BINARY, "agent", "--state", state], env=environment, stdin=subprocess.DEVNULL,
+                                           stdout=log, stderr=log)
+            answers = lambda: subprocess.run([BINARY, "agent", "ps", "--state", state], capture_output=True).returncode == 0
+            eventually("the agent answers", lambda: process.poll() is not None or answers(), 20)
+            return process
+
+        def task():
+            return json.loads(ask("ps", "--all", "--json"))
+
+        def lines():
+            folder, found = machine.path("out"), []
+            for name in os.listdir(folder) if os.path.isdir(folder) else []:
+                with open(os.path.join(folder, name)) as out:
+                    found.extend(out)
+            return found
+
+        process = agent()
+        try:
+            ask("run", file, "--runtime", "docker", "--router-image", ROUTER)
+            eventually("lines come", lambda: len(lines()) > 50000, 60)
+            before = task()
+            process.kill()
+            process.wait()
+            process = agent()
+            eventually("all lines are there", lambda: len(lines()) >= 1008000, 180, 1)
+            after = task()
+            ids = lambda task: [c["runtimeId"] for c in task["view"]["containers"]]
+            assert ids(before) == ids(after) and all(ids(before)), "%s\n%s" % (before, after)
+            with open(machine.path("go", "end"), "w"):
+                pass
+            eventually("the task has ended", lambda: task()["stoppedAt"], 60)
+            end = task()
+        finally:
+            process.terminate()
+            process.wait()
+        containers = end["view"]["containers"]
+        assert [c["exitCode"] for c in containers] == [4] * 9 + [0], end
+        assert max(c["finishedAt"] for c in containers) == containers[-1]["finishedAt"], end
+        found = lines()
+        assert len(found) == len(set(found)) == 1008000, "%d lines, %d different" % (len(found), len(set(found)))
+        with open(machine.path("agent.log")) as log:
+            assert "adopted=1" in log.read()
+        machine.assert_clean()
+    return "%d lines of 9 containers" % len(found)
+
+
 TESTS = [
+    an_agent_killed_amid_a_million_lines_finds_its_containers,
     examples_have_the_same_records_in_both_runtimes,
     logs_and_metrics_reach_cloudwatch_from_both_runtimes,
     containers_have_what_the_definition_gives_them,

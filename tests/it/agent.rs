@@ -91,7 +91,7 @@ fn a_daemon_killed_while_an_app_writes_finds_the_same_processes_and_every_line_a
     let log = json!({"logDriver": "awsfirelens", "options":
         {"Name": "file", "Path": out, "File": "app.log", "Format": "plain", "mkdir": "true"}});
     let daemon = Daemon::start(dir.path());
-    let arn = daemon.says(&["run", &definition(dir.path(), &script, &log)]);
+    let arn = daemon.says(&["run", "--runtime", "process", &definition(dir.path(), &script, &log)]);
     let lines = || fs::read_to_string(out.join("app.log")).map_or(0, |text| text.lines().count());
     eventually("the first lines are there", || (lines() > 0).then_some(()));
     let pids = |view: &Value| -> Vec<Value> {
@@ -132,7 +132,7 @@ fn a_task_whose_supervisor_died_with_the_daemon_is_not_started_again() {
     let daemon = Daemon::start(dir.path());
     let starts = dir.path().join("starts");
     let script = format!("echo once >> '{}'; sleep 600", starts.display());
-    daemon.says(&["run", &definition(dir.path(), &script, &Value::Null)]);
+    daemon.says(&["run", "--runtime", "process", &definition(dir.path(), &script, &Value::Null)]);
     eventually("the app runs", || {
         (starts.exists() && daemon.view()["lastStatus"] == "RUNNING").then_some(())
     });
@@ -162,7 +162,7 @@ fn tasks_are_listed_followed_and_stopped_and_a_wish_outlives_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(dir.path());
     let file = definition(dir.path(), "echo hello; echo again; exec sleep 600", &Value::Null);
-    let arn = daemon.says(&["run", &file, "--count", "2"]);
+    let arn = daemon.says(&["run", "--runtime", "process", &file, "--count", "2"]);
     let ids: Vec<&str> = arn.lines().map(|l| l.rsplit('/').next().unwrap()).collect();
     assert_eq!(ids.len(), 2);
     eventually("both run", || {
@@ -186,6 +186,12 @@ fn tasks_are_listed_followed_and_stopped_and_a_wish_outlives_the_daemon() {
     drop(daemon);
     let daemon = Daemon::start(dir.path());
     eventually("nothing runs", || (daemon.tasks(&[]).is_empty()).then_some(()));
-    let output = daemon.ask(&["run", "--wait", &definition(dir.path(), "exit 5", &Value::Null)]);
+    let output = daemon.ask(&[
+        "run",
+        "--runtime",
+        "process",
+        "--wait",
+        &definition(dir.path(), "exit 5", &Value::Null),
+    ]);
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stdout));
 }

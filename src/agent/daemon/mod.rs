@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use self::protocol::{Ask, Client, Said, logs_dir};
+pub use self::protocol::{Ask, Client, Said, Which, logs_dir};
 pub use self::serve::serve;
 pub use self::store::{Record, Store};
 use super::definition;
+use super::docker::DockerRuntime;
 use super::engine::{StopCode, View};
 use super::launch;
 use super::planning::{self, Choices};
@@ -32,6 +33,9 @@ use crate::rt::Tasks;
 const RUNNING_MAX: usize = 500;
 /// Records of ended tasks that are kept, at most; the oldest go first.
 const ENDED_MAX: usize = 1000;
+
+/// How often an engine that does not answer is asked again.
+const ENGINE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a daemon is told when it starts.
 #[derive(Clone, Debug)]
@@ -51,6 +55,8 @@ pub struct Agent {
     store: Store,
     tasks: Mutex<BTreeMap<String, Arc<Entry>>>,
     processes: ProcessRuntime,
+    /// Where a Docker engine is looked for.
+    docker: String,
     supervised: Tasks,
 }
 
@@ -73,7 +79,8 @@ impl Agent {
         let records = store.read()?;
         let tasks =
             records.into_iter().map(|record| (record.id.clone(), Arc::new(Entry::new(record)))).collect();
-        Ok(Arc::new(Agent { settings, store, tasks: Mutex::new(tasks), processes, supervised }))
+        let docker = DockerRuntime::host();
+        Ok(Arc::new(Agent { settings, store, tasks: Mutex::new(tasks), processes, docker, supervised }))
     }
 
     /// Takes over the tasks that had not ended. Gives their number.
@@ -90,7 +97,12 @@ impl Agent {
     ///
     /// # Errors
     /// The definition is refused, something it needs is missing, or the disk's: a sentence.
-    pub fn take(self: &Arc<Self>, text: &str, mut choices: Choices) -> Result<Record, String> {
+    pub async fn take(
+        self: &Arc<Self>,
+        text: &str,
+        which: Which,
+        mut choices: Choices,
+    ) -> Result<Record, String> {
         let running = self.tasks().values().filter(|e| !e.record.borrow().has_ended()).count();
         if running >= RUNNING_MAX {
             return Err(format!("{running} tasks run already, and no more may; stop some first"));
@@ -99,6 +111,12 @@ impl Agent {
             .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         choices.id = planning::hex(32);
         choices.data = self.store.tasks_dir();
+        choices.process = match which {
+            Which::Process => true,
+            Which::Docker => self.engine().await.map(|_| false).map_err(|e| e.to_string())?,
+            // Why it does not answer matters to who asks for it.
+            Which::Auto => self.engine().await.is_err(),
+        };
         let planned = planning::plan(&checked.definition, &choices).map_err(|e| e.to_string())?;
         let record = Record {
             id: choices.id.clone(),
@@ -106,6 +124,7 @@ impl Agent {
             family: planned.plan.family.clone(),
             revision: planned.plan.revision,
             created_at: Time::now().millis(),
+            docker: !choices.process,
             firelens_dir: choices.firelens_dir(),
             planned: Some(planned),
             ..Record::default()
@@ -202,8 +221,13 @@ impl Agent {
         }
         let report = |view: &View| self.keep(entry, |r| r.view = view.clone(), false);
         let stop = entry.stop.subscribe();
-        let ended =
-            launch::run(&self.processes, planned, &record.firelens_dir, &record.view, stop, report).await;
+        let (dir, before) = (&record.firelens_dir, &record.view);
+        let ended = if record.docker {
+            let docker = self.engine_again(&record.id).await;
+            Box::pin(launch::run(&docker, planned, dir, before, stop, report)).await
+        } else {
+            launch::run(&self.processes, planned, dir, before, stop, report).await
+        };
         let view = ended.unwrap_or_else(|e| failed(record.view.clone(), &e));
         tracing::info!(
             task = %record.id, exit = view.exit_code(),
@@ -214,6 +238,26 @@ impl Agent {
             (r.view, r.planned, r.stopped_at) = (view.clone(), None, Some(Time::now().millis()));
         };
         self.keep(entry, end, true);
+    }
+
+    async fn engine(&self) -> Result<DockerRuntime, Failure> {
+        DockerRuntime::connect(&self.docker, &self.supervised).await
+    }
+
+    /// The Docker engine, once it answers: daemons may come back in any order, and what runs in it runs on.
+    async fn engine_again(&self, task: &str) -> DockerRuntime {
+        let mut told = false;
+        loop {
+            match self.engine().await {
+                Ok(docker) => return docker,
+                Err(e) if !told => {
+                    tracing::warn!(task, cause = %e, "waiting for the Docker engine of a task")
+                }
+                Err(_) => {}
+            }
+            told = true;
+            tokio::time::sleep(ENGINE_AGAIN).await;
+        }
     }
 
     /// Changes a record, on disk first.

@@ -17,6 +17,19 @@ use crate::agent::planning::Choices;
 /// A line has at most so many bytes: a task definition has 1 MiB at most, a list a kilobyte or two for each task.
 pub(super) const LINE_MAX: u64 = 32 << 20;
 
+/// What is to run containers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// Docker where an engine answers, else processes.
+    #[default]
+    Auto,
+    /// A Docker engine of this machine.
+    Docker,
+    /// Processes of this machine.
+    Process,
+}
+
 /// What a client wants.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", tag = "op")]
@@ -25,7 +38,9 @@ pub enum Ask {
     Run {
         /// The JSON of a task definition.
         definition: String,
-        /// `id` and `data` are the daemon's to decide.
+        /// What is to run it.
+        runtime: Which,
+        /// `id`, `data` and `process` are the daemon's to decide.
         choices: Box<Choices>,
     },
     /// All tasks. Answer: their records.

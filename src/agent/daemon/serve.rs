@@ -86,8 +86,8 @@ async fn answer(agent: &Arc<Agent>, stream: UnixStream) -> io::Result<()> {
         Err(why) => Said::Refused(why),
     };
     match ask {
-        Ask::Run { definition, choices } => {
-            let said = task(agent.take(&definition, *choices));
+        Ask::Run { definition, runtime, choices } => {
+            let said = task(agent.take(&definition, runtime, *choices).await);
             say(&mut stream, &said).await
         }
         Ask::List => say(&mut stream, &Said::Tasks(agent.list())).await,

@@ -35,6 +35,8 @@ pub struct Record {
     pub stopped_at: Option<i64>,
     /// Why somebody wants it to end.
     pub stop: Option<String>,
+    /// A Docker engine runs it.
+    pub docker: bool,
     /// How it stands.
     pub view: View,
     /// Where its router's files are.
