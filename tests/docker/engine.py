@@ -60,7 +60,7 @@ class Engine:
 
     def start(self):
         ensure_cgroups()
-        if self.bridge:
+        if self.bridge and not os.path.exists("/sys/class/net/" + self.bridge):
             make_bridge(self.bridge)
         path = lambda name: os.path.join(self.base, name)
         name = "fl%d" % os.getpid()

@@ -14,12 +14,13 @@ import tempfile
 from engine import Engine, busybox_image, find
 from support.moto import moto, read
 from support.router import BINARY, TOP, free_port
-from support.suite import eventually
+from support.suite import Skip, eventually
 
 EXAMPLES = os.path.join(TOP, "examples", "tasks")
 ROUTER = "firelane-router"
 # The program that an image of Fluent Bit has.
 PROGRAM = "fluent-bit/bin/fluent-bit"
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def router_image():
@@ -39,6 +40,8 @@ def router_image():
         add(stripped.name, PROGRAM)
         for library in libraries:
             add(library, library)
+        if os.path.exists(AUTHORITIES):
+            add(AUTHORITIES, AUTHORITIES)
     return out.getvalue()
 
 
@@ -50,10 +53,16 @@ class Machine:
         self.base = None
 
     def __enter__(self):
+        assert os.path.exists(BINARY), "no %s: cargo build --release" % BINARY
+        image = router_image()
         self.engine.__enter__()
         self.base = tempfile.mkdtemp(prefix="fl-tasks-")
         command = 'CMD ["/%s", "-c", "/fluent-bit/etc/fluent-bit.conf"]' % PROGRAM
-        self.engine.docker("import", "--change", command, "-", ROUTER, input=router_image())
+        try:
+            self.engine.docker("import", "--change", command, "-", ROUTER, input=image)
+        except BaseException:
+            self.__exit__(None)
+            raise
         return self
 
     def __exit__(self, kind, *_):
@@ -112,8 +121,9 @@ def view(process, timeout=180):
         out, messages = process.communicate()
         raise AssertionError("the task does not end: %s" % messages[-3000:])
     try:
-        found = json.loads(out)
-    except ValueError:
+        # What is followed stands before it.
+        found = json.loads(out.splitlines()[-1])
+    except (ValueError, IndexError):
         found = {}
     return dict(found, code=process.returncode, messages=messages)
 
@@ -183,7 +193,9 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     with Machine(keys) as machine, moto(machine.base) as endpoint:
         emf, logs = example("emf", networkMode="host"), example("awslogs", networkMode="host")
-        logs["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-endpoint"] = endpoint
+        of = lambda definition: definition["containerDefinitions"][0]["logConfiguration"]["options"]
+        of(emf)["region"] = of(logs)["awslogs-region"] = "eu-west-1"
+        of(logs)["awslogs-endpoint"] = endpoint
         options = [word for pair in keys.items() for word in ("--env", "%s=%s" % pair)]
         machine.engine.environment.update(keys)
         for runtime in ("docker", "process"):
@@ -192,13 +204,13 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
             assert end["code"] == 0, end
             task = end["taskArn"].split("/")[-1]
             found = read(endpoint, "/ecs/emf", "example-app-firelens-" + task)
-            messages = [json.loads(event["message"]) for event in found["events"]]
+            messages = [json.loads(message) for _, message in found["events"]]
             assert [m["Orders"] for m in messages] == [3] and "_aws" in messages[0], found
             end = machine.run(machine.file("awslogs", logs), runtime=runtime)
             assert end["code"] == 0, end
             task = end["taskArn"].split("/")[-1]
             found = read(endpoint, "/ecs/awslogs", "example/app/" + task)
-            assert [e["message"] for e in found["events"]] == ["line 1", "line 2", "line 3"], found
+            assert [message for _, message in found["events"]] == ["line 1", "line 2", "line 3"], found
         machine.assert_clean()
 
 
@@ -347,8 +359,8 @@ def lines_are_followed_and_a_lost_engine_ends_the_task():
         try:
             assert process.stdout.readline() == "app | to be seen\n"
             # Its containers end with it, and it tells when it is back.
-            machine.engine.process.kill()
-            machine.engine.process.wait(30)
+            machine.engine.process.terminate()
+            machine.engine.process.wait(60)
             machine.engine.start()
             end = view(process)
         finally:
@@ -430,6 +442,19 @@ def an_agent_killed_amid_a_million_lines_finds_its_containers():
     return "%d lines of 9 containers" % len(found)
 
 
+def the_runtime_finds_a_task_again_whose_agent_has_gone():
+    """tests/it/docker_runtime.rs against an engine of ours."""
+    if not shutil.which("cargo"):
+        raise Skip("no cargo")
+    with Engine(network=True) as engine:
+        environment = dict(engine.environment, FIRELANE_TEST_DOCKER="unix://" + engine.socket)
+        done = subprocess.run(["cargo", "test", "--locked", "--quiet", "--test", "it", "docker_runtime"], cwd=TOP,
+                              env=environment, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0 and "2 passed" in done.stdout, (done.stdout + done.stderr)[-3000:]
+        left = engine.docker("ps", "-aq").stdout + engine.docker("volume", "ls", "-q").stdout
+        assert not left, "left behind: %s" % left
+
+
 TESTS = [
     an_agent_killed_amid_a_million_lines_finds_its_containers,
     examples_have_the_same_records_in_both_runtimes,
@@ -439,4 +464,5 @@ TESTS = [
     a_task_that_is_asked_to_stop_stops_the_router_last,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
     lines_are_followed_and_a_lost_engine_ends_the_task,
+    the_runtime_finds_a_task_again_whose_agent_has_gone,
 ]

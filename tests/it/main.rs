@@ -19,6 +19,7 @@ mod cloudwatch_out_memory;
 mod cloudwatch_out_names;
 mod dead_letters;
 mod disk_full;
+mod docker_runtime;
 mod forward_out;
 mod forward_peer;
 mod linked;

@@ -239,6 +239,12 @@ impl Api {
         let options = LogsOptionsBuilder::new().follow(true).since(since).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
+
+    /// What a container has printed, each line after its time.
+    pub(super) fn logs_until_now(&self, id: &str) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().timestamps(true).stdout(true).stderr(true).build();
+        self.docker.logs(id, Some(options))
+    }
 }
 
 /// The next item of a stream.

@@ -1,15 +1,28 @@
-//! What containers print, for a person who watches.
+//! What containers print, for a person who watches or looks later.
 //!
-//! Enters: docker's copy of a container's output. Leaves: whole lines, for a callback. Can go wrong: the engine ends the
-//! stream; then there are no more lines.
+//! Enters: docker's copy of a container's output. Leaves: whole lines, for a callback; a file as docker's `json-file` driver
+//! writes it, which outlives the container. Can go wrong: the engine ends the stream, the disk; then there are no more lines.
 
 use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use serde::Serialize;
+use tokio::time::timeout;
 
 use super::api::{self, Api};
 
 /// Bytes of a line that are kept before it is shown unfinished.
 const LINE_MAX: usize = 64 << 10;
+
+/// Bytes of a container's output that are kept when it is removed.
+const KEPT_MAX: usize = 64 << 20;
+/// How long the engine may take from one line to the next.
+const SILENCE: Duration = Duration::from_secs(10);
 
 type Show = dyn Fn(&str, &str) + Send + Sync;
 
@@ -42,6 +55,50 @@ pub(super) async fn follow(api: Api, name: String, id: String, since: i32, lines
     }
 }
 
+/// A line as the `json-file` driver writes it.
+#[derive(Serialize)]
+struct Line<'l> {
+    log: &'l str,
+    stream: &'l str,
+    time: &'l str,
+}
+
+/// Writes what a container has printed to a file, at most [`KEPT_MAX`] bytes of it.
+///
+/// # Errors
+/// The disk's.
+pub(super) async fn keep(api: &Api, id: &str, file: &Path) -> io::Result<()> {
+    let mut stream = Box::pin(api.logs_until_now(id));
+    let (mut out, mut size) = (None, 0);
+    while let Ok(Some(Ok(piece))) = timeout(SILENCE, api::next(&mut stream)).await {
+        size += piece.as_ref().len();
+        if size > KEPT_MAX {
+            break;
+        }
+        let out = match &mut out {
+            Some(out) => out,
+            None => {
+                if let Some(dir) = file.parent() {
+                    fs::create_dir_all(dir)?;
+                }
+                out.insert(BufWriter::new(File::create(file)?))
+            }
+        };
+        out.write_all(&json(&piece))?;
+        out.write_all(b"\n")?;
+    }
+    out.map_or(Ok(()), |mut out| out.flush())
+}
+
+/// One line, whose time stands before it.
+fn json(piece: &LogOutput) -> Vec<u8> {
+    let stream = if matches!(piece, LogOutput::StdErr { .. }) { "stderr" } else { "stdout" };
+    let text = String::from_utf8_lossy(piece.as_ref());
+    let (time, log) = text.split_once(' ').unwrap_or(("", &text));
+    // Strings are always JSON.
+    serde_json::to_vec(&Line { log, stream, time }).unwrap_or_default()
+}
+
 fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
     for part in piece.split_inclusive(|b| *b == b'\n') {
         rest.extend_from_slice(part);
@@ -56,6 +113,13 @@ fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_kept_as_docker_writes_it() {
+        let line = json(&LogOutput::StdErr { message: "2026-11-26T05:00:00.1Z an \"error\" \n".into() });
+        let want = r#"{"log":"an \"error\" \n","stream":"stderr","time":"2026-11-26T05:00:00.1Z"}"#;
+        assert_eq!(String::from_utf8(line).unwrap(), want);
+    }
 
     #[test]
     fn pieces_become_lines() {

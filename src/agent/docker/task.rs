@@ -132,15 +132,19 @@ impl DockerTask {
     /// Lines of containers whose logs docker keeps.
     fn follow(&self, name: &str, id: &str) {
         let Some(lines) = self.lines.clone() else { return };
-        let driver = self.plan(name).map(|c| c.log_driver.as_str());
         let terminal = self.plan(name).is_some_and(|c| c.definition.pseudo_terminal);
-        if matches!(driver, Some("json-file" | "local" | "journald")) && !terminal {
+        if self.plan(name).is_some_and(is_kept) && !terminal {
             let run = self.watcher.known(name).filter(|c| c.starts > 1).and_then(|c| c.started).unwrap_or(0);
             let since = i32::try_from(run / 1000).unwrap_or(0);
             let follow = lines::follow(self.api.clone(), name.to_owned(), id.to_owned(), since, lines);
             self.tasks.spawn(format!("logs-{name}"), follow);
         }
     }
+}
+
+/// Docker keeps what the container prints, and can be asked for it.
+fn is_kept(container: &ContainerPlan) -> bool {
+    matches!(container.log_driver.as_str(), "json-file" | "local" | "journald")
 }
 
 /// Volumes, and the pause container. Gives its id.
@@ -254,6 +258,14 @@ impl TaskHandle for DockerTask {
     }
 
     async fn close(&self) -> Result<(), Failure> {
+        for container in self.plan.containers.iter().filter(|c| is_kept(c)) {
+            let name = &container.definition.name;
+            let Ok(id) = self.id(name) else { continue };
+            let file = self.plan.dir.join("logs").join(format!("{name}-json.log"));
+            if let Err(e) = lines::keep(&self.api, &id, &file).await {
+                tracing::warn!(task = %self.plan.id, container = name, cause = %e, "cannot keep its log");
+            }
+        }
         remove_all(&self.api, &self.plan).await
     }
 }
