@@ -1,24 +1,22 @@
-//! The docker runtime against a real engine, where `FIRELANE_TEST_DOCKER` names its socket: tests/docker starts one. What
-//! the command line does not show: a task that outlives its agent, restarts, health, resource use.
+//! The docker runtime against a real engine, whose socket `FIRELANE_TEST_DOCKER` names: tests/docker starts one and runs
+//! these. What the command line does not show: a task that outlives its agent, restarts, health, resource use, doors.
 
+use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use firelane::agent::definition::{ContainerDefinition, HealthCheck, NetworkMode, Volume, VolumeKind};
-use firelane::agent::docker::{DockerRuntime, DockerTask};
+use firelane::agent::docker::{DockerRuntime, DockerTask, Door};
 use firelane::agent::plan::{ContainerPlan, TaskPlan};
 use firelane::agent::runtime::{ContainerState, HealthStatus, Runtime, Status, TaskHandle};
 use firelane::rt::Tasks;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The engine, or why there is none.
-async fn runtime(test: &str) -> Option<DockerRuntime> {
-    let Ok(host) = std::env::var("FIRELANE_TEST_DOCKER") else {
-        println!("skipped {test}: FIRELANE_TEST_DOCKER names no engine");
-        return None;
-    };
-    Some(DockerRuntime::connect(&host, &Tasks::new()).await.unwrap())
+async fn runtime() -> DockerRuntime {
+    let host = std::env::var("FIRELANE_TEST_DOCKER").expect("FIRELANE_TEST_DOCKER=unix://SOCKET");
+    DockerRuntime::connect(&host, &Tasks::new()).await.unwrap()
 }
 
 fn shell(name: &str, script: &str) -> ContainerPlan {
@@ -58,8 +56,9 @@ async fn until(task: &DockerTask, name: &str, done: impl Fn(&ContainerState) -> 
 }
 
 #[tokio::test]
+#[ignore = "needs a Docker engine; tests/docker runs it"]
 async fn docker_runtime_finds_a_task_again_whose_agent_has_gone() {
-    let Some(runtime) = runtime("a task is found again").await else { return };
+    let runtime = runtime().await;
     let dir = tempfile::tempdir().unwrap();
     let app = shell("app", "trap 'exit 7' TERM; while :; do sleep 0.1; done");
     let plan = plan(dir.path(), "adopted", NetworkMode::Awsvpc, vec![app.clone(), shell("other", "true")]);
@@ -96,8 +95,9 @@ async fn docker_runtime_finds_a_task_again_whose_agent_has_gone() {
 }
 
 #[tokio::test]
+#[ignore = "needs a Docker engine; tests/docker runs it"]
 async fn docker_runtime_tells_of_restarts_health_kills_and_resource_use() {
-    let Some(runtime) = runtime("restarts, health and use").await else { return };
+    let runtime = runtime().await;
     let dir = tempfile::tempdir().unwrap();
     let mut app = shell("app", "echo run; touch /tmp/well; while :; do sleep 0.1; done");
     app.definition.health_check = Some(HealthCheck {
@@ -131,6 +131,52 @@ async fn docker_runtime_tells_of_restarts_health_kills_and_resource_use() {
     assert_eq!(until(&task, "app", |s| s.status == Status::Exited).await.exit_code, Some(137));
     task.close().await.unwrap();
     // What docker had of its output is kept.
-    let log = std::fs::read_to_string(plan.dir.join("logs/app-json.log")).unwrap();
+    let log = fs::read_to_string(plan.dir.join("logs/app-json.log")).unwrap();
     assert!(log.starts_with(r#"{"log":"run\n","stream":"stdout","time":"20"#), "{log}");
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine; tests/docker runs it"]
+async fn docker_runtime_opens_a_door_into_each_network_before_its_container_runs() {
+    type Seen = Arc<Mutex<Vec<(String, i32)>>>;
+    let seen = Seen::default();
+    let door = |seen: &Seen| {
+        let seen = Arc::clone(seen);
+        Door::new(move |_, name, pid| {
+            seen.lock().unwrap().push((name.to_owned(), pid));
+            if name == "b" { Err("it is locked".to_owned()) } else { Ok(()) }
+        })
+    };
+    let runtime = runtime().await.with_door(door(&seen));
+    let dir = tempfile::tempdir().unwrap();
+    let mut a = shell("a", "hostname; cat /etc/hosts; ip addr; while :; do sleep 0.1; done");
+    a.definition.hostname = Some("shop".into());
+    a.definition.links = vec!["b:backend".into()];
+    a.definition.extra_hosts = vec![("peer".into(), "10.9.9.9".into())];
+    let plan = plan(dir.path(), "doors", NetworkMode::Bridge, vec![a, shell("b", "sleep 60")]);
+    let task = runtime.open(&plan).await.unwrap();
+    let warnings = task.create(&plan.containers[1]).await.unwrap();
+    assert!(warnings.iter().any(|w| w.contains("it is locked")), "{warnings:?}");
+    task.start("b").await.unwrap();
+    task.create(&plan.containers[0]).await.unwrap();
+    let opened = seen.lock().unwrap().clone();
+    assert_eq!(opened.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+    task.start("a").await.unwrap();
+    let pid = until(&task, "a", |s| s.pid.is_some()).await.pid.unwrap();
+    // The container is in the network that the door led into.
+    let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_eq!(network(pid), network(opened[1].1));
+    assert_ne!(network(pid), network(opened[0].1));
+    let address = task.address("a").await.unwrap().to_string();
+    drop(task);
+
+    let task = self::runtime().await.with_door(door(&seen)).open(&plan).await.unwrap();
+    let mut again: Vec<_> = seen.lock().unwrap().iter().skip(2).cloned().collect();
+    again.sort();
+    assert_eq!(again, [opened[1].clone(), opened[0].clone()]);
+    task.close().await.unwrap();
+    let log = fs::read_to_string(plan.dir.join("logs/a-json.log")).unwrap();
+    for word in ["shop", "backend", "peer", &address] {
+        assert!(log.contains(word), "{word}: {log}");
+    }
 }

@@ -11,7 +11,7 @@ use bollard::models::{
 
 use super::mounts;
 use super::network::{self, Network, some};
-use crate::agent::definition::ContainerDefinition;
+use crate::agent::definition::{ContainerDefinition, NetworkMode};
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::Failure;
 
@@ -22,18 +22,27 @@ const SECOND: u64 = 1_000_000_000;
 /// Before it, docker's `fluentd` driver has `fluentd-async-connect` in place of `fluentd-async`.
 const ASYNC: (u32, u32) = (20, 10);
 
-/// What docker is asked to make. `pause`: the id of the task's pause container; `version`: of the engine.
+/// Ids of containers that hold something for others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held<'h> {
+    /// The container's network.
+    pub(super) network: Option<&'h str>,
+    /// Processes and memory segments of the task: its pause container.
+    pub(super) task: Option<&'h str>,
+}
+
+/// What docker is asked to make. `version`: of the engine.
 ///
 /// # Errors
 /// `CannotCreateContainerError`, `InvalidVolumeError`
 pub(super) fn body(
     task: &TaskPlan,
     plan: &ContainerPlan,
-    pause: Option<&str>,
+    held: Held<'_>,
     version: (u32, u32),
 ) -> Result<(ContainerCreateBody, Vec<String>), Failure> {
     let d = &plan.definition;
-    let network = Network::of(task, pause);
+    let network = Network::of(task, held.network);
     let (exposed, bound) = match network.publishes() {
         true => network::ports(&d.port_mappings, false),
         false => (Vec::new(), HashMap::new()),
@@ -47,7 +56,7 @@ pub(super) fn body(
     let host = HostConfig {
         network_mode: Some(network.mode()),
         port_bindings: Some(bound).filter(|b| !b.is_empty()),
-        ..host(task, plan, &network, pause, version)?
+        ..host(task, plan, &network, held, version)?
     };
     let body = ContainerCreateBody {
         image: Some(d.image.clone()),
@@ -80,7 +89,7 @@ fn host(
     task: &TaskPlan,
     plan: &ContainerPlan,
     network: &Network,
-    pause: Option<&str>,
+    held: Held<'_>,
     version: (u32, u32),
 ) -> Result<HostConfig, Failure> {
     let d = &plan.definition;
@@ -90,15 +99,11 @@ fn host(
     let mut from = Vec::new();
     for volumes in &d.volumes_from {
         let mode = if volumes.read_only { "ro" } else { "rw" };
-        from.push(format!("{}:{mode}", docker_name(task, &volumes.source_container)?));
+        from.push(format!("{}:{mode}", network::docker_name(task, &volumes.source_container)?));
     }
-    let mut links = Vec::new();
-    for link in d.links.iter().filter(|_| own) {
-        let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        links.push(format!("{}:{alias}", docker_name(task, name)?));
-    }
+    let links = if own { network::links(task, plan, false)? } else { Vec::new() };
     let shared = |mode: Option<&str>| match mode {
-        Some("task") => pause.map(|id| format!("container:{id}")),
+        Some("task") => held.task.map(|id| format!("container:{id}")),
         other => other.map(str::to_owned),
     };
     let sysctls: HashMap<String, String> =
@@ -153,12 +158,6 @@ fn host(
     })
 }
 
-/// Names in docker of other containers of the task.
-fn docker_name(task: &TaskPlan, name: &str) -> Result<String, Failure> {
-    let found = task.containers.iter().find(|c| c.definition.name == name).map(|c| c.docker_name.clone());
-    found.ok_or_else(|| Failure::new("CannotCreateContainerError", format!("there is no container {name}")))
-}
-
 fn log(plan: &ContainerPlan, version: (u32, u32)) -> HostConfigLogConfig {
     let mut options: HashMap<String, String> = plan.log_options.clone().into_iter().collect();
     if plan.log_driver == "fluentd"
@@ -208,7 +207,8 @@ fn warnings(task: &TaskPlan, d: &ContainerDefinition, network: &Network) -> Vec<
     add(l.max_swap.is_some() && d.memory.is_none(), "linuxParameters.maxSwap", "it has no memory");
     add(l.swappiness.is_some() && l.max_swap.is_none(), "linuxParameters.swappiness", "it has no maxSwap");
     let joined = network.is_joined();
-    add(joined && d.hostname.is_some(), "hostname", "the containers of the task share one network");
+    let shared = task.network_mode == NetworkMode::Awsvpc;
+    add(shared && d.hostname.is_some(), "hostname", "the containers of the task share one network");
     add(
         !joined && !network.publishes() && network.mode() == "none" && !d.port_mappings.is_empty(),
         "portMappings",

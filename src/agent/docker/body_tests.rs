@@ -71,7 +71,7 @@ fn planned(definition: &str) -> TaskPlan {
 #[test]
 fn every_field_of_a_definition_reaches_docker_as_the_ecs_agent_sends_it() {
     let plan = planned(DEFINITION);
-    let (body, warnings) = body(&plan, &plan.containers[0], None, (20, 10)).unwrap();
+    let (body, warnings) = body(&plan, &plan.containers[0], Held::default(), (20, 10)).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     let port = |host: Option<&str>| host.map_or(json!([{}]), |port| json!([{ "HostPort": port }]));
     let log = json!({
@@ -150,7 +150,7 @@ fn every_field_of_a_definition_reaches_docker_as_the_ecs_agent_sends_it() {
 #[test]
 fn a_container_that_says_nothing_has_the_least_of_shares_and_docker_s_own_rest() {
     let plan = planned(DEFINITION);
-    let (body, _) = body(&plan, &plan.containers[1], None, (20, 10)).unwrap();
+    let (body, _) = body(&plan, &plan.containers[1], Held::default(), (20, 10)).unwrap();
     let got = serde_json::to_value(&body).unwrap();
     assert_eq!(got["HostConfig"]["CpuShares"], 2);
     assert_eq!(got["HostConfig"]["LogConfig"], json!({ "Type": "json-file" }));
@@ -161,7 +161,7 @@ fn a_container_that_says_nothing_has_the_least_of_shares_and_docker_s_own_rest()
 #[test]
 fn the_router_sees_its_configuration_and_the_directory_of_its_socket() {
     let plan = planned(DEFINITION);
-    let (body, _) = body(&plan, &plan.containers[2], None, (20, 10)).unwrap();
+    let (body, _) = body(&plan, &plan.containers[2], Held::default(), (20, 10)).unwrap();
     let dir = "/var/lib/f/firelens/0123456789abcdef0123456789abcdef";
     assert_eq!(
         body.host_config.unwrap().binds.unwrap(),
@@ -175,7 +175,7 @@ fn the_router_sees_its_configuration_and_the_directory_of_its_socket() {
 #[test]
 fn an_engine_before_20_10_has_the_older_name_of_the_async_option() {
     let plan = planned(DEFINITION);
-    let (body, _) = body(&plan, &plan.containers[0], None, (19, 3)).unwrap();
+    let (body, _) = body(&plan, &plan.containers[0], Held::default(), (19, 3)).unwrap();
     let options = body.host_config.unwrap().log_config.unwrap().config.unwrap();
     assert!(options.contains_key("fluentd-async-connect") && !options.contains_key("fluentd-async"));
 }
@@ -185,7 +185,8 @@ fn members_of_a_shared_network_ask_for_nothing_that_its_owner_has() {
     let mut plan = planned(DEFINITION);
     plan.network_mode = crate::agent::definition::NetworkMode::Awsvpc;
     (plan.pid_mode, plan.ipc_mode) = (Some("task".into()), Some("none".into()));
-    let (body, warnings) = body(&plan, &plan.containers[0], Some("abc"), (20, 10)).unwrap();
+    let (body, warnings) =
+        body(&plan, &plan.containers[0], Held { network: Some("abc"), task: Some("abc") }, (20, 10)).unwrap();
     let host = body.host_config.unwrap();
     assert_eq!(host.network_mode.as_deref(), Some("container:abc"));
     assert_eq!((host.pid_mode.as_deref(), host.ipc_mode.as_deref()), (Some("container:abc"), Some("none")));
@@ -202,7 +203,7 @@ fn what_has_no_effect_is_said() {
     plan.memory = Some(512);
     let d = &mut plan.containers[0].definition;
     d.memory = None;
-    let (body, warnings) = body(&plan, &plan.containers[0], None, (20, 10)).unwrap();
+    let (body, warnings) = body(&plan, &plan.containers[0], Held::default(), (20, 10)).unwrap();
     assert!(body.host_config.unwrap().memory_swappiness.is_none());
     for word in ["the task's memory", "maxSwap"] {
         assert!(warnings.iter().any(|w| w.contains(word)), "{word}: {warnings:?}");

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! agent -> task -> body, mounts, network, images, pause -> api ==unix socket==> dockerd
+//!            |---> shared (volumes, pause, holders) ------> api
 //!            |---> watcher <- inspect <-------------------- api
-//!            |---> lines (what is followed)
+//!            |---> lines (what is printed), door (into a network)
 //! ```
 //! Enters: what a task is to start. Leaves: containers with the names, labels, limits, mounts, networks and log drivers that
 //! the ECS agent gives them. They outlive the agent, which finds them again by the label with the task's ARN. Can go wrong:
@@ -11,12 +12,14 @@
 
 mod api;
 mod body;
+mod door;
 mod images;
 mod inspect;
 mod lines;
 mod mounts;
 mod network;
 mod pause;
+mod shared;
 mod task;
 mod watcher;
 
@@ -25,6 +28,7 @@ use super::runtime::{Failure, Runtime};
 use crate::rt::Tasks;
 use api::Api;
 
+pub use door::Door;
 pub use lines::Lines;
 pub use task::DockerTask;
 
@@ -37,6 +41,7 @@ pub struct DockerRuntime {
     api: Api,
     tasks: Tasks,
     lines: Option<Lines>,
+    door: Option<Door>,
 }
 
 impl DockerRuntime {
@@ -53,7 +58,7 @@ impl DockerRuntime {
     /// # Errors
     /// `DockerClientConfigError`: there is none, it does not answer, or it is on another machine.
     pub async fn connect(host: &str, tasks: &Tasks) -> Result<DockerRuntime, Failure> {
-        Ok(DockerRuntime { api: Api::connect(host).await?, tasks: tasks.clone(), lines: None })
+        Ok(DockerRuntime { api: Api::connect(host).await?, tasks: tasks.clone(), lines: None, door: None })
     }
 
     /// Shows what containers print whose logs docker keeps.
@@ -61,12 +66,19 @@ impl DockerRuntime {
     pub fn with_lines(self, lines: Lines) -> DockerRuntime {
         DockerRuntime { lines: Some(lines), ..self }
     }
+
+    /// Lets the agent into networks of containers before they run. In bridge mode each container then joins the network of a
+    /// holder of its own, which has its ports, links, host name and DNS.
+    #[must_use]
+    pub fn with_door(self, door: Door) -> DockerRuntime {
+        DockerRuntime { door: Some(door), ..self }
+    }
 }
 
 impl Runtime for DockerRuntime {
     type Task = DockerTask;
 
     async fn open(&self, plan: &TaskPlan) -> Result<DockerTask, Failure> {
-        DockerTask::open(&self.api, plan, self.lines.clone(), &self.tasks).await
+        DockerTask::open(self, plan).await
     }
 }

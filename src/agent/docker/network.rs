@@ -1,7 +1,8 @@
-//! Whose network a container has, and the pause container that holds what a task shares.
+//! Whose network a container has, and the containers that do nothing but hold one: the pause container of a task, and in
+//! bridge mode a holder for each container, where something is to listen in its network before its first instruction.
 //!
-//! Enters: a task's plan. Leaves: docker's network mode, and the body of the pause container. Can go wrong: nothing here.
-//! What a pause container owns (ports, names, addresses, sysctls of the network) its members must not ask for.
+//! Enters: a task's plan. Leaves: docker's network mode, and the bodies of such containers. Can go wrong: a link to nobody.
+//! What the owner of a network has (ports, names, addresses, sysctls of the network) its members must not ask for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,6 +11,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, PortMap};
 use super::pause;
 use crate::agent::definition::{NetworkMode, PortMapping};
 use crate::agent::plan::{ContainerPlan, TaskPlan};
+use crate::agent::runtime::Failure;
 
 /// What the ECS agent calls its pause container; no container of a definition can have the name.
 pub(super) const PAUSE: &str = "~internal~ecs~pause";
@@ -24,11 +26,13 @@ pub(super) enum Network {
 }
 
 impl Network {
-    /// Of the task's containers. `pause`: the id of its pause container.
-    pub(super) fn of(task: &TaskPlan, pause: Option<&str>) -> Network {
-        match (task.network_mode, pause) {
-            (NetworkMode::Awsvpc, Some(id)) => Network::Joined(format!("container:{id}")),
-            (NetworkMode::Bridge | NetworkMode::Awsvpc, _) => Network::Own("bridge"),
+    /// Of a container. `owner`: the id of who holds the network for it.
+    pub(super) fn of(task: &TaskPlan, owner: Option<&str>) -> Network {
+        match (task.network_mode, owner) {
+            (NetworkMode::Awsvpc | NetworkMode::Bridge, Some(id)) => {
+                Network::Joined(format!("container:{id}"))
+            }
+            (NetworkMode::Bridge | NetworkMode::Awsvpc, None) => Network::Own("bridge"),
             (NetworkMode::Host, _) => Network::Own("host"),
             (NetworkMode::None, _) => Network::Own("none"),
         }
@@ -96,12 +100,9 @@ pub(super) fn pause(task: &TaskPlan) -> Option<ContainerCreateBody> {
     let (exposed, bound) = ports(&mappings, true);
     let sysctls: HashMap<String, String> =
         all().flat_map(|d| d.system_controls.clone()).filter(|(name, _)| is_of_network(name)).collect();
-    let mut labels: HashMap<String, String> =
-        task.containers.first().map(|c| c.labels.clone()).unwrap_or_default().into_iter().collect();
-    labels.retain(|key, _| key.starts_with(super::LABELS));
-    labels.insert(format!("{}container-name", super::LABELS), PAUSE.to_owned());
+    let labels = task.containers.first().map(internal).unwrap_or_default();
     Some(ContainerCreateBody {
-        image: Some(format!("{}:{}", pause::REPOSITORY, pause::TAG)),
+        image: Some(image()),
         entrypoint: Some(vec![pause::PROGRAM.to_owned()]),
         labels: Some(labels),
         exposed_ports: Some(exposed).filter(|e| !e.is_empty()),
@@ -120,6 +121,82 @@ pub(super) fn pause(task: &TaskPlan) -> Option<ContainerCreateBody> {
         }),
         ..ContainerCreateBody::default()
     })
+}
+
+/// Whom a holder holds the network for: a label.
+pub(super) const HOLDS: &str = "firelane.holds";
+
+/// What docker calls the holder of a container.
+pub(super) fn holder_name(docker_name: &str) -> String {
+    format!("{docker_name}-network")
+}
+
+/// Docker's links of a container. `holders`: the others' networks belong to their holders.
+///
+/// # Errors
+/// `CannotCreateContainerError`
+pub(super) fn links(task: &TaskPlan, plan: &ContainerPlan, holders: bool) -> Result<Vec<String>, Failure> {
+    let link = |link: &String| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        let name = docker_name(task, name)?;
+        Ok(format!("{}:{alias}", if holders { holder_name(name) } else { name.to_owned() }))
+    };
+    plan.definition.links.iter().map(link).collect()
+}
+
+/// What docker calls another container of the task.
+///
+/// # Errors
+/// `CannotCreateContainerError`
+pub(super) fn docker_name<'t>(task: &'t TaskPlan, name: &str) -> Result<&'t str, Failure> {
+    let found = task.containers.iter().find(|c| c.definition.name == name).map(|c| c.docker_name.as_str());
+    found.ok_or_else(|| Failure::new("CannotCreateContainerError", format!("there is no container {name}")))
+}
+
+/// The holder of a container in bridge mode.
+///
+/// # Errors
+/// `CannotCreateContainerError`
+pub(super) fn holder(task: &TaskPlan, plan: &ContainerPlan) -> Result<ContainerCreateBody, Failure> {
+    let d = &plan.definition;
+    let (exposed, bound) = ports(&d.port_mappings, false);
+    let sysctls: HashMap<String, String> =
+        d.system_controls.iter().filter(|(name, _)| is_of_network(name)).cloned().collect();
+    let mut labels = internal(plan);
+    labels.insert(HOLDS.to_owned(), d.name.clone());
+    Ok(ContainerCreateBody {
+        image: Some(image()),
+        entrypoint: Some(vec![pause::PROGRAM.to_owned()]),
+        hostname: d.hostname.clone(),
+        labels: Some(labels),
+        exposed_ports: some(exposed),
+        host_config: Some(HostConfig {
+            network_mode: Some("bridge".to_owned()),
+            port_bindings: Some(bound).filter(|b| !b.is_empty()),
+            dns: some(d.dns_servers.clone()),
+            dns_search: some(d.dns_search_domains.clone()),
+            extra_hosts: some(
+                d.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect(),
+            ),
+            links: some(links(task, plan, true)?),
+            sysctls: Some(sysctls).filter(|s| !s.is_empty()),
+            readonly_rootfs: Some(true),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    })
+}
+
+fn image() -> String {
+    format!("{}:{}", pause::REPOSITORY, pause::TAG)
+}
+
+/// Labels of a container that no definition has.
+fn internal(plan: &ContainerPlan) -> HashMap<String, String> {
+    let mut labels: HashMap<String, String> = plan.labels.clone().into_iter().collect();
+    labels.retain(|key, _| key.starts_with(super::LABELS));
+    labels.insert(format!("{}container-name", super::LABELS), PAUSE.to_owned());
+    labels
 }
 
 /// Nothing rather than an empty list.
@@ -146,6 +223,30 @@ mod tests {
         assert_eq!((host("80/tcp"), host("53/udp"), host("9001/tcp")), (Some("8080".into()), None, None));
         let (exposed, bound) = ports(&all, true);
         assert_eq!((exposed.len(), bound.len()), (4, 1));
+    }
+
+    #[test]
+    fn a_holder_has_what_its_container_would_have_and_links_to_the_others_holders() {
+        let named = |name: &str| {
+            let mut plan = ContainerPlan { docker_name: format!("ecs-{name}"), ..ContainerPlan::default() };
+            plan.definition.name = name.into();
+            plan
+        };
+        let mut app = named("app");
+        app.definition.links = vec!["db".into(), "db:backend".into()];
+        app.definition.hostname = Some("shop".into());
+        app.definition.port_mappings =
+            vec![PortMapping { container_port: (80, 80), host_port: Some(8080), udp: false }];
+        let task = TaskPlan { containers: vec![app, named("db")], ..TaskPlan::default() };
+        let body = holder(&task, &task.containers[0]).unwrap();
+        assert_eq!(body.labels.unwrap()[HOLDS], "app");
+        assert_eq!(body.hostname.as_deref(), Some("shop"));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.links.unwrap(), ["ecs-db-network:db", "ecs-db-network:backend"]);
+        assert_eq!(host.port_bindings.unwrap().len(), 1);
+        assert_eq!(links(&task, &task.containers[0], false).unwrap()[0], "ecs-db:db");
+        assert_eq!(Network::of(&task, Some("abc")), Network::Joined("container:abc".into()));
+        assert!(docker_name(&task, "nobody").unwrap_err().text.contains("nobody"));
     }
 
     #[test]

@@ -10,38 +10,26 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
 
 use super::api::Api;
-use super::network::{self, PAUSE};
+use super::body::{self, Held};
+use super::shared::{self, Shared};
 use super::watcher::Watcher;
-use super::{LABELS, Lines, body, images, lines, mounts};
+use super::{DockerRuntime, images, lines};
 use crate::agent::firelens;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
-use crate::rt::Tasks;
-
-/// A removal that another one is in the way of is tried again.
-const REMOVALS: u32 = 20;
-const REMOVE_AGAIN: Duration = Duration::from_millis(250);
 
 /// A task and the engine that runs it.
 #[derive(Debug)]
 pub struct DockerTask {
+    runtime: DockerRuntime,
     api: Api,
     plan: TaskPlan,
     watcher: Arc<Watcher>,
-    /// The id of its pause container.
-    pause: Option<String>,
-    lines: Option<Lines>,
-    tasks: Tasks,
+    shared: Shared,
     /// Dropped, it ends the watcher.
     _follows: oneshot::Sender<()>,
-}
-
-/// What all of a task's containers and volumes bear.
-fn label(plan: &TaskPlan) -> String {
-    format!("{LABELS}task-arn={}", plan.arn)
 }
 
 impl DockerTask {
@@ -49,51 +37,42 @@ impl DockerTask {
     ///
     /// # Errors
     /// What could not be made; nothing of it is left.
-    pub(super) async fn open(
-        api: &Api,
-        plan: &TaskPlan,
-        lines: Option<Lines>,
-        tasks: &Tasks,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn open(runtime: &DockerRuntime, plan: &TaskPlan) -> Result<Self, Failure> {
+        let api = &runtime.api;
         let names = plan.containers.iter().map(|c| c.definition.name.clone());
-        let watcher = Watcher::new(api.clone(), label(plan), names);
-        let found = api.list(&label(plan)).await?;
-        let mut pause = None;
-        for container in &found {
-            let Some(id) = &container.id else { continue };
-            let name = container.labels.as_ref().and_then(|l| l.get(&format!("{LABELS}container-name")));
-            match name.map(String::as_str) {
-                Some(PAUSE) => pause = Some(id.clone()),
-                Some(name) if plan.containers.iter().any(|c| c.definition.name == name) => {
-                    watcher.add(name, id)
-                }
-                _ => {}
+        let watcher = Watcher::new(api.clone(), shared::label(plan), names);
+        let (members, mut shared) = shared::find(api, plan).await?;
+        for (name, id) in &members {
+            watcher.add(name, id);
+            watcher.look(name).await;
+        }
+        if let Err(e) = shared.make(api, plan).await {
+            if members.is_empty()
+                && let Err(more) = shared::remove_all(api, plan).await
+            {
+                tracing::warn!(task = %plan.id, cause = %more, "not everything of the task could be taken down");
+            }
+            return Err(e);
+        }
+        let (keep, ended) = oneshot::channel();
+        runtime.tasks.spawn(format!("docker-{}", plan.id), Arc::clone(&watcher).follow(ended));
+        let (runtime, api, plan) = (runtime.clone(), api.clone(), plan.clone());
+        let task = DockerTask { runtime, api, plan, watcher, shared, _follows: keep };
+        for (name, _) in &members {
+            if let Some(warning) = task.open_door(name).await {
+                tracing::warn!(task = %task.plan.id, "{warning}");
             }
         }
-        let adopted = !found.is_empty();
-        match share(api, plan, pause).await {
-            Ok(pause) => {
-                let (keep, ended) = oneshot::channel();
-                for container in &plan.containers {
-                    watcher.look(&container.definition.name).await;
-                }
-                tasks.spawn(format!("docker-{}", plan.id), Arc::clone(&watcher).follow(ended));
-                Ok(DockerTask {
-                    api: api.clone(),
-                    plan: plan.clone(),
-                    watcher,
-                    pause,
-                    lines,
-                    tasks: tasks.clone(),
-                    _follows: keep,
-                })
-            }
-            Err(e) => {
-                if !adopted && let Err(more) = remove_all(api, plan).await {
-                    tracing::warn!(task = %plan.id, cause = %more, "not everything of the task could be taken down");
-                }
-                Err(e)
-            }
+        Ok(task)
+    }
+
+    /// Lets the agent into a container's network. Gives a warning.
+    async fn open_door(&self, name: &str) -> Option<String> {
+        let door = self.runtime.door.as_ref()?;
+        self.shared.network(&self.plan, name)?;
+        match self.network_pid(name).await {
+            Some(pid) => door.open(&self.plan, name, pid),
+            None => Some(format!("container {name}: the holder of its network does not run")),
         }
     }
 
@@ -108,16 +87,11 @@ impl DockerTask {
         self.plan.containers.iter().find(|c| c.definition.name == name)
     }
 
-    /// A process of the container's network, for who opens listeners in it: the container's own, or the pause container's.
+    /// A process of the container's network, for who opens listeners in it: of who holds it, or the container's own.
     pub async fn network_pid(&self, name: &str) -> Option<i32> {
-        let joined = network::Network::of(&self.plan, self.pause.as_deref()).is_joined();
-        match (&self.pause, joined) {
-            (Some(pause), true) => {
-                let found = self.api.inspect(pause).await.ok()?;
-                i32::try_from(found.state?.pid?).ok().filter(|pid| *pid > 0)
-            }
-            _ => self.watcher.known(name)?.pid,
-        }
+        let Some(owner) = self.shared.network(&self.plan, name) else { return self.watcher.known(name)?.pid };
+        let found = self.api.inspect(&owner).await.ok()?;
+        i32::try_from(found.state?.pid?).ok().filter(|pid| *pid > 0)
     }
 
     /// Docker takes longer to start the next container than a router takes to listen, but not always: the driver discards
@@ -131,13 +105,13 @@ impl DockerTask {
 
     /// Lines of containers whose logs docker keeps.
     fn follow(&self, name: &str, id: &str) {
-        let Some(lines) = self.lines.clone() else { return };
+        let Some(lines) = self.runtime.lines.clone() else { return };
         let terminal = self.plan(name).is_some_and(|c| c.definition.pseudo_terminal);
         if self.plan(name).is_some_and(is_kept) && !terminal {
             let run = self.watcher.known(name).filter(|c| c.starts > 1).and_then(|c| c.started).unwrap_or(0);
             let since = i32::try_from(run / 1000).unwrap_or(0);
             let follow = lines::follow(self.api.clone(), name.to_owned(), id.to_owned(), since, lines);
-            self.tasks.spawn(format!("logs-{name}"), follow);
+            self.runtime.tasks.spawn(format!("logs-{name}"), follow);
         }
     }
 }
@@ -147,68 +121,20 @@ fn is_kept(container: &ContainerPlan) -> bool {
     matches!(container.log_driver.as_str(), "json-file" | "local" | "journald")
 }
 
-/// Volumes, and the pause container. Gives its id.
-async fn share(api: &Api, plan: &TaskPlan, pause: Option<String>) -> Result<Option<String>, Failure> {
-    mounts::make(api, plan).await?;
-    let Some(body) = network::pause(plan) else { return Ok(None) };
-    let id = match pause {
-        Some(id) => id,
-        None => {
-            images::pause(api).await?;
-            let digits: String = crate::agent::planning::hex(20);
-            let name = format!("ecs-{}-{}-internalecspause-{digits}", plan.family, plan.revision);
-            api.create(&name, body).await?.0
-        }
-    };
-    api.start(&id).await?;
-    Ok(Some(id))
-}
-
-/// Containers, then the volumes that they had.
-async fn remove_all(api: &Api, plan: &TaskPlan) -> Result<(), Failure> {
-    let mut first = Ok(());
-    let mut found = api.list(&label(plan)).await?;
-    // Members of a network before its owner.
-    let is_pause = |labels: &Option<std::collections::HashMap<String, String>>| {
-        labels.iter().flatten().any(|(_, value)| value == PAUSE)
-    };
-    found.sort_by_key(|c| is_pause(&c.labels));
-    for id in found.into_iter().filter_map(|c| c.id) {
-        if let Err(e) = remove(api, &id).await {
-            first = first.and(Err(e));
-        }
-    }
-    for name in api.volumes(&label(plan)).await? {
-        match api.remove_volume(&name).await {
-            Err(e) if e.status != Some(404) => first = first.and(Err(e.into())),
-            _ => {}
-        }
-    }
-    first
-}
-
-async fn remove(api: &Api, id: &str) -> Result<(), Failure> {
-    for _ in 0..REMOVALS {
-        match api.remove(id).await {
-            Ok(()) => return Ok(()),
-            Err(e) if e.status == Some(404) => return Ok(()),
-            // Its removal is under way.
-            Err(e) if e.status == Some(409) => sleep(REMOVE_AGAIN).await,
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Err(Failure::new("CannotRemoveContainerError", format!("container {id} is still being removed")))
-}
-
 impl TaskHandle for DockerTask {
     async fn create(&self, container: &ContainerPlan) -> Result<Vec<String>, Failure> {
         let name = &container.definition.name;
         if self.watcher.known(name).is_some() {
             return Ok(Vec::new());
         }
-        let (body, mut warnings) =
-            body::body(&self.plan, container, self.pause.as_deref(), self.api.version)?;
         images::ensure(&self.api, &container.definition.image, None).await?;
+        if self.runtime.door.is_some() {
+            self.shared.hold(&self.api, &self.plan, container).await?;
+        }
+        let network = self.shared.network(&self.plan, name);
+        let held = Held { network: network.as_deref(), task: self.shared.pause.as_deref() };
+        let (body, mut warnings) = body::body(&self.plan, container, held, self.api.version)?;
+        warnings.extend(self.open_door(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;
         warnings.extend(more.into_iter().map(|warning| format!("container {name}: docker says: {warning}")));
         self.watcher.add(name, &id);
@@ -243,8 +169,11 @@ impl TaskHandle for DockerTask {
     }
 
     async fn address(&self, name: &str) -> Option<IpAddr> {
-        let id = self.id(name).ok()?;
-        let found = self.api.inspect(&id).await.ok()?;
+        let owner = match self.shared.network(&self.plan, name) {
+            Some(owner) => owner,
+            None => self.id(name).ok()?,
+        };
+        let found = self.api.inspect(&owner).await.ok()?;
         let networks = found.network_settings?.networks?;
         networks.values().find_map(|n| n.ip_address.as_ref()?.parse().ok())
     }
@@ -266,6 +195,6 @@ impl TaskHandle for DockerTask {
                 tracing::warn!(task = %self.plan.id, container = name, cause = %e, "cannot keep its log");
             }
         }
-        remove_all(&self.api, &self.plan).await
+        shared::remove_all(&self.api, &self.plan).await
     }
 }
