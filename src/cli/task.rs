@@ -222,9 +222,20 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     let docker = match args.runtime {
         Which::Process => None,
         Which::Docker => Some(runtime.block_on(docker(args, &tasks))?),
-        // Why it does not answer matters to who asks for it.
-        Which::Auto => runtime.block_on(docker(args, &tasks)).ok(),
+        Which::Auto => match runtime.block_on(docker(args, &tasks)) {
+            Ok(docker) => Some(docker),
+            Err(e) => {
+                // Who has named an engine means it.
+                if std::env::var_os("DOCKER_HOST").is_some() {
+                    complain("warning", format_args!("{e}; containers are processes of this machine"));
+                }
+                None
+            }
+        },
     };
+    if docker.is_none() && (args.router_image.is_some() || !args.image.is_empty()) {
+        complain("warning", "--router-image and --image have no effect: the process runtime has no images");
+    }
     let mut planned = Vec::new();
     for _ in 0..args.count {
         let mut choices = choices(args, &definition, &data)?;

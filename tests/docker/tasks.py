@@ -15,9 +15,11 @@ from engine import Engine, busybox_image, find
 from support.moto import moto, read
 from support.router import BINARY, TOP, free_port
 from support.suite import Skip, eventually
+from workload import count_lines, same_lines
 
 EXAMPLES = os.path.join(TOP, "examples", "tasks")
 ROUTER = "firelane-router"
+LINES = int(os.environ.get("DOCKER_LINES", "100000"))
 # The program that an image of Fluent Bit has.
 PROGRAM = "fluent-bit/bin/fluent-bit"
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
@@ -212,6 +214,45 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
             found = read(endpoint, "/ecs/awslogs", "example/app/" + task)
             assert [message for _, message in found["events"]] == ["line 1", "line 2", "line 3"], found
         machine.assert_clean()
+
+
+def ten_containers_lose_nothing_and_the_router_stops_last():
+    """The most that a task may have; each waits with its end until its lines have come, for docker's driver discards."""
+    names = ["app%d" % n for n in range(9)]
+    count = LINES // len(names)
+    script = ("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo \"$NAME line $i\"; done;"
+              "until [ -e /in/done ]; do sleep 0.1; done" % count)
+    output = {"Name": "file", "Path": "${OUT_DIR}", "Format": "plain", "Mkdir": "on"}
+    with Machine() as machine:
+        os.mkdir(machine.path("in"))
+        app = lambda name: {
+            "name": name, "image": "busybox", "memory": 32, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+            "environment": [{"name": "NAME", "value": name}],
+            "mountPoints": [{"sourceVolume": "in", "containerPath": "/in", "readOnly": True}],
+            "logConfiguration": {"logDriver": "awsfirelens", "options": dict(output, File=name + ".log")}}
+        router = {"name": "router", "image": "firelane", "memoryReservation": 64,
+                  "firelensConfiguration": {"type": "fluentbit"}}
+        definition = {"family": "ten", "containerDefinitions": [app(name) for name in names] + [router],
+                      "volumes": [{"name": "in", "host": {"sourcePath": machine.path("in")}}]}
+        process = machine.start(machine.file("ten", visible(definition, machine.path("out"))))
+        try:
+            path = lambda name: machine.path("out", name + ".log")
+            came = lambda: sum(count_lines(path(name)) for name in names)
+            eventually(lambda: "all lines have come, %d have" % came(),
+                       lambda: came() >= count * len(names) or process.poll() is not None, 300, 0.2)
+            with open(machine.path("in", "done"), "w"):
+                pass
+            end = view(process)
+        finally:
+            process.kill()
+        assert end["code"] == 0, end
+        for name in names:
+            logs = [record["log"] for record in machine.records("out", name + ".log")]
+            same_lines(name, ["%s line %d" % (name, i + 1) for i in range(count)], logs)
+        finished = {c["name"]: c["finishedAt"] for c in end["containers"]}
+        assert max(finished, key=finished.get) == "router", finished
+        machine.assert_clean()
+    return "%d lines" % (count * len(names))
 
 
 def containers_have_what_the_definition_gives_them():
@@ -459,6 +500,7 @@ TESTS = [
     an_agent_killed_amid_a_million_lines_finds_its_containers,
     examples_have_the_same_records_in_both_runtimes,
     logs_and_metrics_reach_cloudwatch_from_both_runtimes,
+    ten_containers_lose_nothing_and_the_router_stops_last,
     containers_have_what_the_definition_gives_them,
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
     a_task_that_is_asked_to_stop_stops_the_router_last,
