@@ -365,7 +365,8 @@ def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
         ("a port in use", {"portMappings": [{"containerPort": 80, "hostPort": port}]},
          "CannotStartContainerError: Error response from daemon: driver failed programming external connectivity"),
         ("a bad user", {"user": "nobody-here"}, "CannotStartContainerError: Error response from daemon: unable to find user"),
-        ("a bad option", log("json-file", nonsense="1"), "CannotCreateContainerError: Error response from daemon: "),
+        ("a bad option", log("gelf", **{"gelf-address": "nonsense"}),
+         "CannotCreateContainerError: Error response from daemon: "),
         ("no address", log("fluentd", **{"fluentd-address": "127.0.0.1:%d" % free_port()}),
          "CannotStartContainerError: Error response from daemon: failed to initialize logging driver"),
         ("memory", {"memory": 16, "command": ["dd if=/dev/zero of=/dev/null bs=64M count=1"]},
@@ -380,11 +381,21 @@ def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
             definition["volumes"] = [{"name": "data"}]
             definition["containerDefinitions"][0]["mountPoints"] = [{"sourceVolume": "data", "containerPath": "/data"}]
             end = machine.run(machine.file("alone", definition), "--image", "router=" + ROUTER)
+            assert "containers" in end, "%s: %s" % (title, end)
             app = end["containers"][0]
             assert (app["reason"] or "").startswith(reason), "%s: %s\n%s" % (title, app, end["messages"])
             code = ("EssentialContainerExited", 137) if title == "memory" else ("TaskFailedToStart", 1)
             assert (end["stopCode"], end["code"]) == code, "%s: %s" % (title, end)
             machine.assert_clean()
+        together = alone(command=["dd if=/dev/zero of=/dev/null bs=64M count=1"])
+        together["memory"] = "32"
+        del together["containerDefinitions"][0]["memory"]
+        end = machine.run(machine.file("together", together))
+        assert (end["containers"][0]["reason"] or "").startswith("OutOfMemoryError"), end
+        groups = [os.path.join(top, folder) for top, folders, _ in os.walk("/sys/fs/cgroup") for folder in folders
+                  if folder == end["taskArn"].split("/")[-1]]
+        assert not groups, "left behind: %s" % groups
+        machine.assert_clean()
         absent = alone()
         absent["volumes"] = [{"name": "common", "dockerVolumeConfiguration": {"scope": "shared", "autoprovision": False}}]
         end = machine.run(machine.file("absent", absent))

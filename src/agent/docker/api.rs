@@ -13,7 +13,8 @@ use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, EventMessage, VolumeCreateRequest,
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, EventMessage,
+    SystemInfoCgroupDriverEnum, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
@@ -118,6 +119,12 @@ impl Api {
                 VERSION.as_secs()
             ))),
         }
+    }
+
+    /// Control groups are made by the engine itself, not by systemd.
+    pub(super) async fn has_plain_groups(&self) -> bool {
+        let info = limited(INSPECTED, QUICK, self.docker.info()).await;
+        info.is_ok_and(|info| info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS))
     }
 
     /// All containers with a label, whatever they do.

@@ -29,6 +29,8 @@ pub(super) struct Held<'h> {
     pub(super) network: Option<&'h str>,
     /// Processes and memory segments of the task: its pause container.
     pub(super) task: Option<&'h str>,
+    /// The control group above those of the task's containers: docker's `CgroupParent`.
+    pub(super) group: Option<&'h str>,
 }
 
 /// What docker is asked to make. `version`: of the engine.
@@ -120,6 +122,7 @@ fn host(
     Ok(HostConfig {
         cpu_shares: i64::try_from(d.cpu.clamp(SHARES.0, SHARES.1)).ok(),
         memory: d.memory.and_then(bytes),
+        cgroup_parent: held.group.map(str::to_owned),
         memory_reservation: d.memory_reservation.and_then(bytes),
         memory_swap: swap,
         memory_swappiness: l.swappiness.filter(|_| swap.is_some()).and_then(|s| i64::try_from(s).ok()),
@@ -190,15 +193,7 @@ fn nanoseconds(seconds: u64) -> Option<i64> {
 /// What is not as on ECS.
 fn warnings(task: &TaskPlan, d: &ContainerDefinition, network: &Network) -> Vec<String> {
     let l = &d.linux_parameters;
-    let first = task.containers.first().is_some_and(|c| c.definition.name == d.name);
-    let unlimited = task.memory.is_some() && task.containers.iter().any(|c| c.definition.memory.is_none());
     let mut all = Vec::new();
-    if first && unlimited {
-        all.push(
-            "the task's memory is no limit here: only containers with a memory of their own have one"
-                .to_owned(),
-        );
-    }
     let mut add = |set: bool, field: &str, why: &str| {
         if set {
             all.push(format!("container {}: {field} has no effect in the docker runtime: {why}", d.name));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! agent -> task -> body, mounts, network, images, pause -> api ==unix socket==> dockerd
-//!            |---> shared (volumes, pause, holders) ------> api
+//!            |---> shared (volumes, limits, holders) -----> api
 //!            |---> watcher <- inspect <-------------------- api
 //!            |---> lines (what is printed), door (into a network)
 //! ```
@@ -15,6 +15,7 @@ mod body;
 mod door;
 mod images;
 mod inspect;
+mod limits;
 mod lines;
 mod mounts;
 mod network;

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::api::Api;
 use super::network::{self, HOLDS, PAUSE};
-use super::{LABELS, images, mounts};
+use super::{LABELS, images, limits, mounts};
 use crate::agent::definition::NetworkMode;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::planning::hex;
@@ -28,6 +28,10 @@ pub(super) struct Shared {
     pub(super) pause: Option<String>,
     /// Holders, by the names of those whose network they hold.
     holders: Mutex<BTreeMap<String, String>>,
+    /// The control group above those of the containers.
+    pub(super) group: Option<String>,
+    /// What could not be made, for the first who asks.
+    warning: Mutex<Option<String>>,
 }
 
 /// What all of a task's containers and volumes bear.
@@ -61,9 +65,18 @@ impl Shared {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes what is missing: volumes, and the pause container where one is needed.
+    /// What is not as on ECS with what containers share; once.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes what is missing: volumes, a control group, and the pause container where one is needed.
     pub(super) async fn make(&mut self, api: &Api, plan: &TaskPlan) -> Result<(), Failure> {
         mounts::make(api, plan).await?;
+        match limits::make(api, plan).await {
+            Ok(group) => self.group = group,
+            Err(warning) => self.warning = Mutex::new(Some(warning)),
+        }
         let Some(body) = network::pause(plan) else { return Ok(()) };
         let id = match &self.pause {
             Some(id) => id.clone(),
@@ -125,6 +138,7 @@ pub(super) async fn remove_all(api: &Api, plan: &TaskPlan) -> Result<(), Failure
             first = first.and(Err(e));
         }
     }
+    limits::remove(plan);
     for name in api.volumes(&label(plan)).await? {
         match api.remove_volume(&name).await {
             Err(e) if e.status != Some(404) => first = first.and(Err(e.into())),

@@ -132,8 +132,13 @@ impl TaskHandle for DockerTask {
             self.shared.hold(&self.api, &self.plan, container).await?;
         }
         let network = self.shared.network(&self.plan, name);
-        let held = Held { network: network.as_deref(), task: self.shared.pause.as_deref() };
+        let held = Held {
+            network: network.as_deref(),
+            task: self.shared.pause.as_deref(),
+            group: self.shared.group.as_deref(),
+        };
         let (body, mut warnings) = body::body(&self.plan, container, held, self.api.version)?;
+        warnings.extend(self.shared.warning());
         warnings.extend(self.open_door(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;
         warnings.extend(more.into_iter().map(|warning| format!("container {name}: docker says: {warning}")));

@@ -12,24 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::spec::Stats;
 
 /// Where control groups are.
-pub(super) const ROOT: &str = "/sys/fs/cgroup";
+pub(in crate::agent) const ROOT: &str = "/sys/fs/cgroup";
 /// Rounds of killing: a process that forks while it is killed needs another.
 const ROUNDS: usize = 10;
 
 /// What a group may use.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Limits {
+pub(in crate::agent) struct Limits {
     /// Bytes.
-    pub(super) memory: Option<u64>,
+    pub(in crate::agent) memory: Option<u64>,
     /// Bytes.
-    pub(super) reservation: Option<u64>,
+    pub(in crate::agent) reservation: Option<u64>,
     /// 2 to 262,144, as `docker run --cpu-shares`.
-    pub(super) shares: Option<u64>,
+    pub(in crate::agent) shares: Option<u64>,
 }
 
 /// A group; in version 1 there is one in each hierarchy.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(in crate::agent) struct Group {
     unified: bool,
     dirs: Vec<PathBuf>,
 }
@@ -39,7 +39,7 @@ impl Group {
     ///
     /// # Errors
     /// What is refused.
-    pub(super) fn make(root: &Path, name: &str, limits: Limits) -> Result<Group, String> {
+    pub(in crate::agent) fn make(root: &Path, name: &str, limits: Limits) -> Result<Group, String> {
         let unified = root.join("cgroup.controllers").exists();
         let roots: Vec<PathBuf> = match unified {
             true => vec![root.to_owned()],

@@ -13,7 +13,7 @@
 //! task's directory. Can go wrong: what ECS has names for; they are used.
 
 mod addresses;
-mod cgroup;
+pub(in crate::agent) mod cgroup;
 mod client;
 mod container;
 mod convert;
