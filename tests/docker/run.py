@@ -3,7 +3,7 @@
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
-Needs root and Debian's docker.io and busybox-static (scripts/setup test installs them); else the tests are skipped.
+Needs root and Debian's docker.io, busybox-static and debootstrap (scripts/setup test installs them); else the tests are skipped.
 DOCKER_LINES sets the lines of the large runs (100000). KEEP=1 keeps the files of a failed test.
 """
 import os
@@ -15,6 +15,7 @@ import awslogs
 import drivers
 import durable
 import encoding
+import image
 import lossless
 import restart
 import small
@@ -29,5 +30,5 @@ def stop(*_):
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS
-                       + drivers.TESTS + tasks.TESTS,
+                       + drivers.TESTS + tasks.TESTS + image.TESTS,
                        sys.argv[1:]))
