@@ -33,7 +33,7 @@ pub async fn run<R: Runtime>(
     if let Some(text) = planned.configuration.as_ref().filter(|_| !begun) {
         let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
         let user = router.and_then(|r| r.definition.user.as_deref());
-        firelens::write(firelens_dir, text, user)
+        firelens::write(firelens_dir, text, planned.external.as_deref().map(str::as_bytes), user)
             .map_err(|e| Failure::new("ResourceInitializationError", e))?;
     }
     let view = match runtime.open(plan).await {

@@ -16,3 +16,4 @@ pub mod plan;
 pub mod planning;
 pub mod process;
 pub mod runtime;
+pub mod secrets;

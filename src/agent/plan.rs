@@ -4,6 +4,7 @@
 //! nothing up. Can go wrong: nothing here; what cannot be decided is refused before a plan is made.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,24 @@ pub struct ContainerPlan {
     pub log_options: BTreeMap<String, String>,
     /// Variables whose value is the address of the router, once that is known: `FLUENT_HOST`.
     pub wants_router_address: bool,
+    /// Who may pull its image, from `repositoryCredentials`.
+    pub registry: Option<Registry>,
     /// What runs in place of the image's program where there are no images: `--exec NAME=COMMAND`.
     pub exec: Option<Vec<String>>,
+}
+
+/// A user of a registry of images.
+#[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Registry {
+    /// The user.
+    pub username: String,
+    /// Does not show in what `Debug` prints.
+    pub password: String,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("username", &self.username).finish_non_exhaustive()
+    }
 }

@@ -16,6 +16,7 @@ use super::drivers::random_id;
 use super::firelens::{self, Context, Source};
 use super::plan::{ContainerPlan, TaskPlan};
 use super::runtime::Failure;
+use super::secrets::{EXTERNAL, Fetched};
 
 /// A unix socket's path has at most so many bytes.
 const SOCKET_MAX: usize = 107;
@@ -46,6 +47,8 @@ pub struct Choices {
     pub volumes: BTreeMap<String, PathBuf>,
     /// Values of secrets, by the name that the definition gives them or by where they are: `--secret`.
     pub secrets: BTreeMap<String, String>,
+    /// What AWS has given.
+    pub fetched: Fetched,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
     pub blocking: bool,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
@@ -60,6 +63,8 @@ pub struct Planned {
     pub plan: TaskPlan,
     /// The router's configuration.
     pub configuration: Option<String>,
+    /// The part of it that came from S3.
+    pub external: Option<String>,
     /// What is not as on ECS, for a person.
     pub warnings: Vec<String>,
 }
@@ -69,8 +74,13 @@ impl Choices {
         format!("arn:aws:ecs:{}:{}:{what}/{}/{rest}", self.region, self.account, self.cluster)
     }
 
+    /// The value of a secret that is given by hand.
+    pub(super) fn given(&self, name: &str, value_from: &str) -> Option<&String> {
+        self.secrets.get(name).or_else(|| self.secrets.get(value_from))
+    }
+
     fn secret(&self, name: &str, value_from: &str, whose: &str) -> Result<String, Failure> {
-        let found = self.secrets.get(name).or_else(|| self.secrets.get(value_from));
+        let found = self.given(name, value_from).or_else(|| self.fetched.secrets.get(value_from));
         found.cloned().ok_or_else(|| {
             let text = format!(
                 "unable to pull secrets or registry auth: {whose} wants secret {name} from {value_from}; \
@@ -106,9 +116,9 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
         };
         planned.configuration = Some(firelens::configuration(definition, options, &cx).map_err(refused)?);
         if let Some(Source::S3(object)) = &options.source {
-            return Err(refused(format!(
-                "unable to download firelens s3 config file {object}: S3 is not built yet; use config-file-type file"
-            )));
+            let external = choices.fetched.external.clone();
+            let missing = || refused(format!("{EXTERNAL}: {object} was not asked for"));
+            planned.external = Some(external.ok_or_else(missing)?);
         }
     }
     let volumes = volumes(definition, choices)?;
@@ -167,6 +177,11 @@ fn container(
     plan.docker_name = format!("ecs-{}-{}-{plain}-{}", definition.family, definition.revision, hex(10));
     plan.labels = labels(definition, container, choices);
     plan.exec = choices.exec.get(name).cloned();
+    plan.registry = choices.fetched.registry.get(name).cloned();
+    if choices.process && container.repository_credentials.is_some() {
+        let text = "repositoryCredentials has no effect in the process runtime: no image is pulled";
+        warnings.push(format!("container {name}: {text}"));
+    }
     plan.depends_on = dependencies(definition, container);
     plan.environment = environment(definition, container, choices, warnings)?;
     let is_router = container.firelens_configuration.is_some();
@@ -174,6 +189,10 @@ fn container(
         let dir = choices.firelens_dir();
         plan.binds.push((dir.join("config/fluent.conf"), options.kind.config_path().to_owned(), false));
         plan.binds.push((dir.join("socket"), "/var/run".to_owned(), false));
+        if matches!(options.source, Some(Source::S3(_))) {
+            let target = options.kind.external_path().to_owned();
+            plan.binds.push((dir.join("config/external.conf"), target, false));
+        }
     }
     let has_program = container.entry_point.iter().chain(&container.command).any(|words| !words.is_empty());
     if choices.process && !is_router && plan.exec.is_none() && !has_program {
@@ -237,16 +256,13 @@ fn environment(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, String)>, Failure> {
     let name = &container.name;
-    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    // What stands below wins over environment files, also what ECS adds by itself.
+    let mut all = choices.fetched.environment.get(name).cloned().unwrap_or_default();
     let launched = match definition.launch_type {
         LaunchType::Fargate => "AWS_ECS_FARGATE",
         _ => "AWS_ECS_EC2",
     };
     all.insert("AWS_EXECUTION_ENV".to_owned(), launched.to_owned());
-    if let Some(file) = container.environment_files.first() {
-        let text = format!("container {name}: environment file {file}: S3 is not built yet; use --env");
-        return Err(Failure::new("ResourceInitializationError", text));
-    }
     all.extend(container.environment.iter().cloned());
     for secret in &container.secrets {
         let value = choices.secret(&secret.name, &secret.value_from, &format!("container {name}"))?;

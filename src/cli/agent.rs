@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_USAGE, complain, say, say_aside, task};
 use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
+use crate::agent::secrets;
 use crate::observe::log;
 
 pub(super) const HELP: &str = "\
@@ -201,6 +202,7 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         return Err("the files of an agent's tasks are in its --state; leave out --dir".to_owned());
     }
     let Some(read) = task::read(&args.run.file)? else { return Ok(EXIT_USAGE) };
+    let settings = args.run.aws.settings()?;
     let definition = std::fs::read_to_string(&args.run.file)
         .map_err(|e| format!("cannot read {}: {e}", args.run.file.display()))?;
     let state = args.state.dir();
@@ -210,8 +212,14 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         task::Which::Process => Which::Process,
     };
     let mut records = Vec::new();
+    let mut choices = Box::new(task::choices(&args.run, &read, &state)?);
+    // Where images may be pulled, that may need a password.
+    choices.process = matches!(runtime, Which::Process);
+    // With the rights of who runs the task: the agent is given what `--secret` would give it.
+    let fetched = Box::pin(secrets::fetch(&read, &choices, &settings)).await;
+    choices.fetched = fetched.map_err(|e| format!("{}: {e}", args.run.file.display()))?;
     for _ in 0..args.run.count {
-        let choices = Box::new(task::choices(&args.run, &read, &state)?);
+        let choices = choices.clone();
         let ask = Ask::Run { definition: definition.clone(), runtime, choices };
         let record = one(&mut Client::ask(&state, &ask).await?).await?;
         say(&format!("{}\n", record.arn));

@@ -5,6 +5,7 @@
 
 mod agent;
 mod args;
+mod aws;
 mod explain;
 mod flags;
 mod follow;

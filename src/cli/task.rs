@@ -21,6 +21,7 @@ use crate::agent::launch;
 use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
 use crate::agent::runtime::Runtime;
+use crate::agent::secrets;
 use crate::config::{self, SectionKind};
 use crate::rt::Tasks;
 
@@ -101,6 +102,8 @@ pub(super) struct Run {
     /// A file of NAME=VALUE lines with the values of secrets
     #[arg(long, value_name = "FILE")]
     secrets_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) aws: super::aws::Aws,
     /// For awslogs without a mode
     #[arg(long, value_enum, default_value_t)]
     default_log_mode: LogMode,
@@ -213,6 +216,7 @@ fn router(file: &Path, definition: &TaskDefinition) {
 fn run(args: &Run) -> Result<ExitCode, String> {
     let Some(definition) = read(&args.file)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
+    let settings = args.aws.settings()?;
     let data = directory(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -236,18 +240,28 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     if docker.is_none() && (args.router_image.is_some() || !args.image.is_empty()) {
         complain("warning", "--router-image and --image have no effect: the process runtime has no images");
     }
-    let mut planned = Vec::new();
-    for _ in 0..args.count {
-        let mut choices = choices(args, &definition, &data)?;
+    let planned = choices(args, &definition, &data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
         choices.process = docker.is_none();
-        match planning::plan(&definition, &choices) {
-            Ok(made) => planned.push((made, choices)),
-            Err(e) => {
-                complain("error", format_args!("{}: {e}", args.file.display()));
-                return Ok(ExitCode::from(EXIT_USAGE));
+        let refused = |code| move |e| (code, format!("{}: {e}", args.file.display()));
+        let fetched = Box::pin(secrets::fetch(&definition, &choices, &settings));
+        choices.fetched = runtime.block_on(fetched).map_err(refused(1))?;
+        let one = |_| {
+            let choices = Choices { id: planning::hex(32), ..choices.clone() };
+            planning::plan(&definition, &choices).map(|made| (made, choices)).map_err(refused(EXIT_USAGE))
+        };
+        (0..args.count).map(one).collect::<Result<Vec<_>, _>>()
+    });
+    let planned = match planned {
+        Ok(planned) => planned,
+        Err((code, e)) => {
+            if args.dir.is_none() {
+                // Nothing is in it.
+                let _ = fs::remove_dir(&data);
             }
+            complain("error", e);
+            return Ok(ExitCode::from(code));
         }
-    }
+    };
     for warning in planned.first().iter().flat_map(|(made, _)| &made.warnings) {
         complain("warning", warning);
     }
@@ -432,16 +446,16 @@ fn directory(args: &Run) -> Result<PathBuf, String> {
 }
 
 pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> Result<Choices, String> {
-    let mut secrets = BTreeMap::new();
+    let mut given = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#'))
         {
             let (name, value) = pair(line).map_err(|e| format!("{}:{}: {e}", file.display(), n + 1))?;
-            secrets.insert(name, value);
+            given.insert(name, value);
         }
     }
-    secrets.extend(args.secret.iter().cloned());
+    given.extend(args.secret.iter().cloned());
     let whole = |(name, path): &(String, String)| match fs::canonicalize(path) {
         Ok(path) => Ok((name.clone(), path)),
         Err(e) => Err(format!("--volume {name}={path}: {e}")),
@@ -463,7 +477,8 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
         images,
         volumes,
-        secrets,
+        secrets: given,
+        fetched: secrets::Fetched::default(),
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,
     })

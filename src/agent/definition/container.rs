@@ -67,6 +67,11 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     c.environment = pairs(&o, "environment", "name", "value");
     c.environment_files = environment_files(&o);
     c.secrets = secrets(&o, "secrets");
+    c.repository_credentials = o.object("repositoryCredentials").map(|registry| {
+        let secret = required(&registry, "credentialsParameter");
+        registry.finish();
+        secret
+    });
     c.port_mappings = ports(&o);
     c.mount_points = o.objects("mountPoints").into_iter().map(mount_point).collect();
     c.volumes_from = o.objects("volumesFrom").into_iter().map(volume_from).collect();
@@ -103,7 +108,6 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     extras::resources(&o, fargate);
     o.cannot(&[
         ("credentialSpecs", "there is no Active Directory"),
-        ("repositoryCredentials", "images are not pulled from private registries yet"),
         ("versionConsistency", "an image is what its name stands for when the task starts"),
     ]);
     if fargate {

@@ -114,6 +114,8 @@ pub struct ContainerDefinition {
     pub environment_files: Vec<String>,
     /// Environment from Secrets Manager or SSM.
     pub secrets: Vec<Secret>,
+    /// ARN or name of a secret of Secrets Manager: who may pull the image.
+    pub repository_credentials: Option<String>,
     /// Ports that are published.
     pub port_mappings: Vec<PortMapping>,
     /// Volumes.

@@ -127,7 +127,8 @@ impl TaskHandle for DockerTask {
         if self.watcher.known(name).is_some() {
             return Ok(Vec::new());
         }
-        images::ensure(&self.api, &container.definition.image, None).await?;
+        let registry = container.registry.as_ref().map(|r| (r.username.clone(), r.password.clone()));
+        images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
         if self.runtime.door.is_some() {
             self.shared.hold(&self.api, &self.plan, container).await?;
         }

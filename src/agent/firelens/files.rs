@@ -1,7 +1,8 @@
 //! FireLens's files of a task: where the router finds its configuration, and where its socket will be.
 //!
-//! Enters: a directory, the configuration's text, the router's user. Leaves: `config/fluent.conf` and `socket/`, as the ECS
-//! agent makes them, and the moment when the router listens there. Can go wrong: the disk; a user that is no number, which the ECS agent refuses, too.
+//! Enters: a directory, the configuration's text, what came from S3, the router's user. Leaves: `config/fluent.conf`,
+//! `config/external.conf` and `socket/`, as the ECS agent makes them, and the moment when the router listens there. Can go
+//! wrong: the disk; a user that is no number, which the ECS agent refuses, too.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -26,11 +27,11 @@ pub async fn listens(socket: &Path, ended: impl Fn() -> bool) {
     }
 }
 
-/// Makes them. A file that is there is replaced whole.
+/// Makes them. A file that is there is replaced whole. `external`: the user's own part of the configuration, from S3.
 ///
 /// # Errors
 /// What could not be done, and why.
-pub fn write(dir: &Path, text: &str, user: Option<&str>) -> Result<(), String> {
+pub fn write(dir: &Path, text: &str, external: Option<&[u8]>, user: Option<&str>) -> Result<(), String> {
     let failed = |what: &Path| {
         let what = what.display().to_string();
         move |e: io::Error| format!("unable to create firelens config file: {what}: {e}")
@@ -42,15 +43,19 @@ pub fn write(dir: &Path, text: &str, user: Option<&str>) -> Result<(), String> {
         let (uid, gid) = ids(user)?;
         chown(&socket, Some(uid), gid).map_err(failed(&socket))?;
     }
-    let (file, made) = (config.join("fluent.conf"), dir.join("fluent.conf.new"));
-    let write = || -> io::Result<()> {
+    let made = dir.join("fluent.conf.new");
+    let write = |file: &Path, bytes: &[u8]| -> io::Result<()> {
         let mut out = File::create(&made)?;
-        out.write_all(text.as_bytes())?;
+        out.write_all(bytes)?;
         out.set_permissions(Permissions::from_mode(0o644))?;
         out.sync_all()?;
-        fs::rename(&made, &file)
+        fs::rename(&made, file)
     };
-    write().map_err(failed(&file))
+    let files = [("external.conf", external), ("fluent.conf", Some(text.as_bytes()))];
+    for (file, bytes) in files.map(|(name, bytes)| (config.join(name), bytes)) {
+        bytes.map_or(Ok(()), |bytes| write(&file, bytes)).map_err(failed(&file))?;
+    }
+    Ok(())
 }
 
 /// `uid`, `uid:gid`; a group by name is the agent's own.
@@ -72,8 +77,12 @@ mod tests {
     fn the_configuration_is_readable_and_replaced_and_the_sockets_directory_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("task");
-        write(&dir, "first", None).unwrap();
-        write(&dir, "second", Some("")).unwrap();
+        write(&dir, "first", None, None).unwrap();
+        assert!(!dir.join("config/external.conf").exists());
+        write(&dir, "second", Some(b"from S3"), Some("")).unwrap();
+        let file = dir.join("config/external.conf");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "from S3");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
         let file = dir.join("config/fluent.conf");
         assert_eq!(fs::read_to_string(&file).unwrap(), "second");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);

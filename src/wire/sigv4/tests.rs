@@ -192,6 +192,45 @@ fn what_a_header_lacks_is_said() {
     }
 }
 
+/// The examples of <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>.
+#[test]
+fn a_path_of_s3_is_signed_as_it_is() {
+    const TIMESTAMP: &str = "20130524T000000Z";
+    let signature = |method, path, hash: &str, more: &[(&'static str, &'static str)]| {
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            ("host", b"examplebucket.s3.amazonaws.com"),
+            ("x-amz-content-sha256", hash.as_bytes()),
+            ("x-amz-date", TIMESTAMP.as_bytes()),
+        ];
+        headers.extend(more.iter().map(|(n, v)| (*n, v.as_bytes())));
+        headers.sort();
+        let names: Vec<&str> = headers.iter().map(|(n, _)| *n).collect();
+        let auth = Authorization {
+            access_key_id: "AKIAIOSFODNN7EXAMPLE",
+            date: "20130524",
+            region: "us-east-1",
+            service: "s3",
+            signed_headers: &names.join(";"),
+            signature: "",
+        };
+        let request =
+            Request { method, path, query: "", headers: &headers, payload_hash: hash, timestamp: TIMESTAMP };
+        let key =
+            SigningKey::derive("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1", "s3");
+        key.sign(&auth, &request)
+    };
+    assert_eq!(
+        signature("GET", "/test.txt", EMPTY, &[("range", "bytes=0-9")]),
+        "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    );
+    let body = hex(&Sha256::digest("Welcome to Amazon S3."));
+    let more = [("date", "Fri, 24 May 2013 00:00:00 GMT"), ("x-amz-storage-class", "REDUCED_REDUNDANCY")];
+    assert_eq!(
+        signature("PUT", "/test%24file.text", &body, &more),
+        "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
+    );
+}
+
 #[test]
 fn a_signature_that_is_no_hash_is_wrong() {
     for signature in ["00", "", &"zz".repeat(32), &"é".repeat(32)] {
@@ -218,6 +257,11 @@ proptest! {
             payload_hash: EMPTY,
             timestamp: TIMESTAMP,
         };
-        canonical_request("host;other", &request);
+        for service in ["service", "s3"] {
+            let auth = Authorization {
+                access_key_id: "", date: "", region: "", service, signed_headers: "host;other", signature: "",
+            };
+            canonical_request(&auth, &request);
+        }
     }
 }
