@@ -155,3 +155,30 @@ fn ids_are_hexadecimal_and_differ() {
     assert!(a.len() == 32 && a.bytes().all(|c| c.is_ascii_hexdigit()) && a != b);
     assert_eq!(uuid().len(), 36);
 }
+
+#[test]
+fn environment_files_give_way_to_all_else_and_a_configuration_in_s3_is_bound() {
+    let mut definition = task();
+    definition.container_definitions[0].environment = vec![("A".to_owned(), "definition".to_owned())];
+    definition.container_definitions[0].secrets =
+        vec![Secret { name: "B".to_owned(), value_from: "arn:b".to_owned() }];
+    let pairs = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), "file".to_owned())).collect();
+    let mut fetched = Fetched::default();
+    fetched.environment.insert("web".to_owned(), pairs(&["A", "B", "C", "D", "AWS_EXECUTION_ENV"]));
+    fetched.secrets.insert("arn:b".to_owned(), "secret".to_owned());
+    fetched.external = Some("[FILTER]".to_owned());
+    let options = [("config-file-type", "s3"), ("config-file-value", "arn:aws:s3:::bucket/key")];
+    let router = definition.container_definitions[1].firelens_configuration.as_mut().unwrap();
+    router.options = options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let environment = vec![("D".to_owned(), "flag".to_owned())];
+    let planned = plan(&definition, &Choices { fetched, environment, ..choices() }).unwrap();
+    let [web, router] = &planned.plan.containers[..] else { panic!() };
+    let found = ["A", "B", "C", "D", "AWS_EXECUTION_ENV"].map(|name| value(web, name).unwrap());
+    assert_eq!(found, ["definition", "secret", "file", "flag", "AWS_ECS_EC2"]);
+    assert!(router.binds[2].0.ends_with("config/external.conf"), "{:?}", router.binds);
+    assert_eq!(router.binds[2].1, "/fluent-bit/etc/external.conf");
+    assert_eq!(planned.external.as_deref(), Some("[FILTER]"));
+    assert!(planned.configuration.unwrap().contains("@INCLUDE /fluent-bit/etc/external.conf"));
+    let e = plan(&definition, &choices()).unwrap_err();
+    assert_eq!(e.name, "ResourceInitializationError");
+}

@@ -105,6 +105,11 @@ impl Api {
         Api { http: HttpClient::new(options), who, endpoints, deadline: Instant::now() + limit }
     }
 
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self, limit: Duration) {
+        self.deadline = Instant::now() + limit;
+    }
+
     /// Makes a call.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Bytes, Refusal> {
         let mut attempts = 1;

@@ -14,6 +14,8 @@ mod endpoints;
 mod env_file;
 mod services;
 mod shown;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
