@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::endpoints::Directory;
 use super::engine::{self, View};
 use super::firelens;
 use super::planning::Planned;
 use super::runtime::{Failure, Runtime, TaskHandle};
 
-/// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files.
+/// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files;
+/// `directory`: where the endpoints find the task.
 ///
 /// # Errors
 /// It could not be begun. What happens later is in the view.
@@ -22,8 +24,9 @@ pub async fn run<R: Runtime>(
     runtime: &R,
     planned: &Planned,
     firelens_dir: &Path,
+    directory: Option<&Arc<Directory>>,
     stop: watch::Receiver<Option<String>>,
-    report: impl FnMut(&View),
+    mut report: impl FnMut(&View),
 ) -> Result<View, Failure> {
     let plan = &planned.plan;
     if let Some(text) = &planned.configuration {
@@ -33,7 +36,15 @@ pub async fn run<R: Runtime>(
             .map_err(|e| Failure::new("ResourceInitializationError", e))?;
     }
     let task = Arc::new(runtime.open(plan).await?);
-    let view = engine::run(plan, Arc::clone(&task), stop, report).await;
+    let listed = directory.map(|directory| directory.list(plan, &task));
+    let view = engine::run(plan, Arc::clone(&task), stop, |view| {
+        if let Some(listed) = &listed {
+            listed.show(view);
+        }
+        report(view);
+    })
+    .await;
+    drop(listed);
     if let Err(e) = task.close().await {
         tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
     }

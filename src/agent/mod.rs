@@ -3,10 +3,12 @@
 //! ```text
 //! file -> definition -> plan ----> engine ==runtime==> process (supervisors), docker (dockerd)
 //!                    -> firelens --^                      \-> drivers (docker's log drivers)
+//!                                  view -> endpoints (metadata and credentials, for the task's containers)
 //! ```
 
 pub mod definition;
 pub mod drivers;
+pub mod endpoints;
 pub mod engine;
 pub mod firelens;
 pub mod launch;

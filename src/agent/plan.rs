@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{ContainerDefinition, Dependency, NetworkMode, Volume};
+use super::definition::{ContainerDefinition, Dependency, LaunchType, NetworkMode, Volume};
 
 /// A task.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -24,6 +24,8 @@ pub struct TaskPlan {
     pub family: String,
     /// Of the definition.
     pub revision: u32,
+    /// For which kind of machine it was written.
+    pub launch_type: LaunchType,
     /// How containers are connected.
     pub network_mode: NetworkMode,
     /// MiB of all containers together.
@@ -36,8 +38,20 @@ pub struct TaskPlan {
     pub volumes: Vec<Volume>,
     /// The router's name.
     pub firelens: Option<String>,
+    /// The role that its containers take on.
+    pub role: Option<RolePlan>,
     /// In the order of the definition.
     pub containers: Vec<ContainerPlan>,
+}
+
+/// The role of a task.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct RolePlan {
+    /// `arn:aws:iam::ACCOUNT:role/NAME`
+    pub arn: String,
+    /// Whoever knows it gets the role's credentials: the task's own containers.
+    pub credentials_id: String,
 }
 
 /// A container.
@@ -48,6 +62,8 @@ pub struct ContainerPlan {
     pub definition: ContainerDefinition,
     /// `arn:...:container/CLUSTER/TASK/UUID`
     pub arn: String,
+    /// By which the metadata endpoint knows it: a UUID that nobody can guess.
+    pub endpoint_id: String,
     /// `ecs-FAMILY-REVISION-NAME-HEX`
     pub docker_name: String,
     /// `com.amazonaws.ecs.*` and the definition's own.

@@ -11,8 +11,9 @@ use super::definition::{
     Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
 };
 use super::drivers::random_id;
+use super::endpoints::{self, Base};
 use super::firelens::{self, Context, Source};
-use super::plan::{ContainerPlan, TaskPlan};
+use super::plan::{ContainerPlan, RolePlan, TaskPlan};
 use super::runtime::Failure;
 
 /// A unix socket's path has at most so many bytes.
@@ -45,6 +46,10 @@ pub struct Choices {
     pub secrets: BTreeMap<String, String>,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
     pub blocking: bool,
+    /// Where containers find the metadata and credentials endpoints; `None`: there are none.
+    pub endpoints: Option<Base>,
+    /// A role in place of the definition's: `--task-role`; empty: none.
+    pub task_role: Option<String>,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
     pub process: bool,
 }
@@ -114,13 +119,27 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.cluster.clone_from(&choices.cluster);
     plan.family.clone_from(&definition.family);
     plan.revision = definition.revision;
+    plan.launch_type = definition.launch_type;
     plan.network_mode = definition.network_mode;
+    let role = choices.task_role.as_ref().or(definition.task_role_arn.as_ref());
+    plan.role = role.filter(|role| !role.is_empty() && choices.endpoints.is_some()).map(|role| RolePlan {
+        arn: endpoints::role_arn(role, &choices.account, &choices.region),
+        credentials_id: uuid(),
+    });
+    let role = plan.role.clone();
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
     plan.dir = choices.data.join(&choices.id);
     plan.firelens = router.map(|r| r.name.clone());
     plan.volumes = volumes;
     for container in &definition.container_definitions {
-        let made = self::container(definition, container, options.as_ref(), choices, &mut planned.warnings)?;
+        let mut made = self::container(definition, container, options.as_ref(), choices)?;
+        if let Some(base) = &choices.endpoints {
+            made.endpoint_id = uuid();
+            let asks = base.variables(&made.endpoint_id, role.as_ref().map(|r| r.credentials_id.as_str()));
+            // As on ECS they win over the definition's own, but not over what whoever runs the task says.
+            set(&mut made.environment, asks);
+        }
+        set(&mut made.environment, choices.environment.iter().cloned());
         planned.plan.containers.push(made);
     }
     Ok(planned)
@@ -149,7 +168,6 @@ fn container(
     container: &ContainerDefinition,
     options: Option<&firelens::Options>,
     choices: &Choices,
-    warnings: &mut Vec<String>,
 ) -> Result<ContainerPlan, Failure> {
     let name = &container.name;
     let mut plan = ContainerPlan { definition: container.clone(), ..ContainerPlan::default() };
@@ -162,7 +180,7 @@ fn container(
     plan.labels = labels(definition, container, choices);
     plan.exec = choices.exec.get(name).cloned();
     plan.depends_on = dependencies(definition, container);
-    plan.environment = environment(definition, container, choices, warnings)?;
+    plan.environment = environment(definition, container, choices)?;
     let is_router = container.firelens_configuration.is_some();
     if let Some(options) = options.filter(|_| is_router) {
         let dir = choices.firelens_dir();
@@ -228,7 +246,6 @@ fn environment(
     definition: &TaskDefinition,
     container: &ContainerDefinition,
     choices: &Choices,
-    warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, String)>, Failure> {
     let name = &container.name;
     let mut all: BTreeMap<String, String> = BTreeMap::new();
@@ -265,14 +282,14 @@ fn environment(
         all.insert("FLUENT_HOST".to_owned(), "127.0.0.1".to_owned());
         all.insert("FLUENT_PORT".to_owned(), firelens::PORT.to_string());
     }
-    if definition.task_role_arn.is_some() && container.firelens_configuration.is_none() {
-        let text = format!(
-            "container {name}: the task role's credentials are not handed out yet; set AWS_* with --env"
-        );
-        warnings.push(text);
-    }
-    all.extend(choices.environment.iter().cloned());
     Ok(all.into_iter().collect())
+}
+
+/// Sets variables, in place of those of the same names.
+fn set(environment: &mut Vec<(String, String)>, more: impl IntoIterator<Item = (String, String)>) {
+    let mut all: BTreeMap<String, String> = std::mem::take(environment).into_iter().collect();
+    all.extend(more);
+    environment.extend(all);
 }
 
 /// Docker's driver for the container's log configuration, and its options.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
+use crate::agent::endpoints::{self, Base, Directory, Own, Roles};
 use crate::agent::engine::{StopCode, View};
 use crate::agent::firelens;
 use crate::agent::launch;
@@ -81,6 +83,13 @@ pub(super) struct Run {
     /// For awslogs without a mode
     #[arg(long, value_enum, default_value_t)]
     default_log_mode: LogMode,
+    /// Whose credentials containers get: a role by name or ARN in place of the definition's taskRoleArn, own (the agent's)
+    /// or none
+    #[arg(long, value_name = "ROLE")]
+    task_role: Option<String>,
+    /// Where a service of AWS is (sts); URL alone: all of them [default: AWS_ENDPOINT_URL_SERVICE, AWS_ENDPOINT_URL]
+    #[arg(long, value_name = "SERVICE=URL")]
+    endpoint: Vec<String>,
     /// So many tasks of it at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     count: u16,
@@ -196,8 +205,11 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
     let mut planned = Vec::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
+    let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     for _ in 0..args.count {
-        let choices = choices(args, &data)?;
+        let choices = choices(args, &data, Base::of(asks))?;
         match planning::plan(&definition, &choices) {
             Ok(made) => planned.push((made, choices)),
             Err(e) => {
@@ -213,10 +225,18 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         let tasks = Tasks::new();
         let processes = ProcessRuntime::new(&program, &tasks);
         let (ask, stop) = watch::channel(None);
-        let all = planned.iter().map(|(made, choices)| one(&processes, made, choices, args, stop.clone()));
+        let directory = Directory::new(roles(args), &tasks);
+        let served = endpoints::serve(listener, Arc::clone(&directory));
+        let all = planned
+            .iter()
+            .map(|(made, choices)| one(&processes, made, choices, &directory, args, stop.clone()));
         tokio::select! {
             codes = futures_all(all) => codes.into_iter().find(|code| *code != 0).unwrap_or(0),
             () = until_asked(ask) => 1,
+            Err(e) = served => {
+                complain("error", format_args!("the metadata endpoint: {e}"));
+                1
+            }
         }
     });
     say_aside(format_args!("files of the tasks are in {}", data.display()));
@@ -258,6 +278,7 @@ async fn one(
     runtime: &ProcessRuntime,
     planned: &Planned,
     choices: &Choices,
+    directory: &Arc<Directory>,
     args: &Run,
     stop: watch::Receiver<Option<String>>,
 ) -> u8 {
@@ -274,7 +295,7 @@ async fn one(
     };
     let logs = planned.plan.dir.join("logs");
     let firelens = choices.firelens_dir();
-    let ended = launch::run(runtime, planned, &firelens, stop, report);
+    let ended = launch::run(runtime, planned, &firelens, Some(directory), stop, report);
     let ended = if args.follow { super::follow::beside(&logs, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
@@ -364,7 +385,30 @@ fn directory(args: &Run) -> Result<PathBuf, String> {
         .map_err(|e| format!("cannot use {}: {e}", dir.display()))
 }
 
-fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
+fn region(args: &Run) -> String {
+    let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    region.unwrap_or_else(|| "us-east-1".to_owned())
+}
+
+/// Where a service of AWS is, if not where the region has it: `--endpoint`, else what SDKs take from the environment.
+fn endpoint(args: &Run, service: &str) -> Option<String> {
+    let of_service = |given: &String| {
+        given.split_once('=').filter(|(name, _)| *name == service).map(|(_, url)| url.to_owned())
+    };
+    let of_env = |name: String| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let all = || args.endpoint.iter().find(|given| given.starts_with("http")).cloned();
+    let given = args.endpoint.iter().find_map(of_service).or_else(all);
+    given
+        .or_else(|| of_env(format!("AWS_ENDPOINT_URL_{}", service.to_ascii_uppercase())))
+        .or_else(|| of_env("AWS_ENDPOINT_URL".to_owned()))
+}
+
+fn roles(args: &Run) -> Roles {
+    let own = if args.task_role.as_deref() == Some("own") { Own::Yes } else { Own::No };
+    Roles::new(&region(args), endpoint(args, "sts"), own)
+}
+
+fn choices(args: &Run, data: &Path, endpoints: Base) -> Result<Choices, String> {
     let mut secrets = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
@@ -381,11 +425,16 @@ fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
     };
     let volumes = args.volume.iter().map(whole).collect::<Result<_, String>>()?;
     let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-    let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    let task_role = match args.task_role.as_deref() {
+        // The definition says which.
+        None | Some("own") => None,
+        Some("none") => Some(String::new()),
+        Some(role) => Some(role.to_owned()),
+    };
     Ok(Choices {
         id: planning::hex(32),
         cluster: args.cluster.clone(),
-        region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        region: region(args),
         account: args.account.clone(),
         data: data.to_owned(),
         environment: args.env.clone(),
@@ -393,6 +442,8 @@ fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         images: BTreeMap::new(),
         volumes,
         secrets,
+        endpoints: Some(endpoints),
+        task_role,
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,
     })

@@ -1,0 +1,416 @@
+//! The credentials of a task's role: taken on from STS in the agent's name, kept, renewed in time.
+//!
+//! Enters: a role. Leaves: credentials that hold long enough for the SDK that asks: SDKs begin to renew theirs fifteen
+//! minutes before they expire, so what is handed out is newer than that. Can go wrong: STS refuses, or does not answer;
+//! the old ones are handed out as long as they hold, then the error is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use serde::Serialize;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::agent::plan::RolePlan;
+use crate::net::{self, Aws, AwsOptions, HttpClient, HttpOptions};
+use crate::rt::Tasks;
+
+/// Credentials that hold no longer than this are renewed, or at the last third of their time if that is later.
+const EARLY: Duration = Duration::from_secs(20 * 60);
+/// What does not say how long it holds is told to hold so long: SDKs want to know.
+const UNSAID: Duration = Duration::from_secs(3600);
+/// How long a request waits for them: the endpoint's answer must be written within five seconds.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Attempts at one renewal; between them, first: then twice as long.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+/// One attempt.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// After a renewal that failed there is none for so long.
+const AGAIN: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Whose credentials are handed out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Own {
+    /// The role's.
+    #[default]
+    No,
+    /// The agent's own, in place of the role's.
+    Yes,
+}
+
+/// How roles are taken on. Nothing is asked for before there is a task that has one.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
+    region: String,
+    sts: Option<String>,
+    own: Own,
+    agent: Arc<OnceCell<Aws>>,
+    /// In place of AWS.
+    #[cfg(test)]
+    pub(super) fake: Option<SharedCredentialsProvider>,
+}
+
+impl Roles {
+    /// `sts`: the service's address; `None`: the region's.
+    pub fn new(region: &str, sts: Option<String>, own: Own) -> Roles {
+        Roles { region: region.to_owned(), sts, own, ..Roles::default() }
+    }
+
+    /// What gives the role's credentials.
+    async fn source(&self, arn: &str, session: &str) -> Result<SharedCredentialsProvider, CredentialsError> {
+        #[cfg(test)]
+        if let Some(fake) = &self.fake {
+            return Ok(fake.clone());
+        }
+        let agent = self
+            .agent
+            .get_or_try_init(|| async {
+                let options = HttpOptions::verified(CONNECT, ATTEMPT, Some(IDLE))?;
+                let of = AwsOptions { region: self.region.clone(), ..AwsOptions::default() };
+                Ok(net::aws(&of, HttpClient::new(options)).await)
+            })
+            .await
+            .map_err(|e: String| CredentialsError::provider_error(e))?;
+        match self.own {
+            Own::Yes => agent
+                .config
+                .credentials_provider()
+                .ok_or_else(|| CredentialsError::not_loaded("the agent has no credentials of its own")),
+            Own::No => Ok(net::assume_role(agent, arn, session, self.sts.clone()).await),
+        }
+    }
+}
+
+/// The ARN of a role that a definition names, also by its name alone.
+pub fn role_arn(role: &str, account: &str, region: &str) -> String {
+    if role.starts_with("arn:") {
+        return role.to_owned();
+    }
+    let partition = match region {
+        r if r.starts_with("cn-") => "aws-cn",
+        r if r.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    };
+    format!("arn:{partition}:iam::{account}:role/{}", role.trim_start_matches('/'))
+}
+
+/// What a container gets: these keys, in the ECS agent's spelling.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Handed {
+    role_arn: String,
+    access_key_id: String,
+    secret_access_key: String,
+    token: String,
+    expiration: String,
+}
+
+/// Why it gets none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// There are none yet.
+    NotYet,
+    /// There will be none, for now.
+    Failed(String),
+}
+
+/// A task's role at work.
+#[derive(Debug)]
+pub(super) struct Role {
+    roles: Roles,
+    plan: RolePlan,
+    session: String,
+    tasks: Tasks,
+    state: Mutex<State>,
+    /// Grows with every end of a renewal.
+    turn: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: Option<Kept>,
+    asking: bool,
+    failed: Option<(Instant, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    credentials: Credentials,
+    since: SystemTime,
+}
+
+impl Kept {
+    fn holds(&self, now: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|at| at > now)
+    }
+
+    fn is_new(&self, now: SystemTime) -> bool {
+        let Some(expires) = self.credentials.expiry() else {
+            return now.duration_since(self.since).unwrap_or_default() < UNSAID / 2;
+        };
+        let all = expires.duration_since(self.since).unwrap_or_default();
+        expires.duration_since(now).unwrap_or_default() > EARLY.min(all / 3)
+    }
+}
+
+enum Look {
+    Have(Credentials),
+    Failed(String),
+    /// A renewal goes on.
+    Wait,
+    /// Nobody asks: somebody must.
+    Ask,
+}
+
+impl Role {
+    /// `task`: its id, the name of the session as CloudTrail shows it.
+    pub(super) fn new(roles: &Roles, plan: &RolePlan, task: &str, tasks: &Tasks) -> Arc<Role> {
+        Arc::new(Role {
+            roles: roles.clone(),
+            plan: plan.clone(),
+            session: task.to_owned(),
+            tasks: tasks.clone(),
+            state: Mutex::default(),
+            turn: watch::Sender::new(0),
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.plan.credentials_id
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for them now; a failure is told to whoever runs the agent.
+    pub(super) fn begin(self: &Arc<Self>) {
+        self.state().asking = true;
+        self.spawn(true);
+    }
+
+    /// The credentials to hand out now.
+    pub(super) async fn get(self: &Arc<Self>) -> Result<Handed, Refused> {
+        let mut turn = self.turn.subscribe();
+        match self.look() {
+            Look::Have(credentials) => return Ok(self.handed(&credentials)),
+            Look::Failed(why) => return Err(Refused::Failed(why)),
+            Look::Wait => {}
+            Look::Ask => self.spawn(false),
+        }
+        let waited = timeout(PATIENCE, turn.changed()).await;
+        let state = self.state();
+        if let Some(kept) = state.kept.as_ref().filter(|kept| kept.holds(SystemTime::now())) {
+            return Ok(self.handed(&kept.credentials));
+        }
+        match (&state.failed, waited) {
+            (Some((_, why)), Ok(_)) => Err(Refused::Failed(why.clone())),
+            _ => Err(Refused::NotYet),
+        }
+    }
+
+    fn look(&self) -> Look {
+        let (mut state, now) = (self.state(), SystemTime::now());
+        let holds = state.kept.clone().filter(|kept| kept.holds(now));
+        if let Some(kept) = holds.as_ref().filter(|kept| kept.is_new(now)) {
+            return Look::Have(kept.credentials.clone());
+        }
+        if let Some((at, why)) = state.failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN) {
+            tracing::debug!(role = %self.plan.arn, since = ?at.elapsed(), cause = %why, "not asked for again yet");
+            return holds.map_or_else(|| Look::Failed(why.clone()), |kept| Look::Have(kept.credentials));
+        }
+        if std::mem::replace(&mut state.asking, true) { Look::Wait } else { Look::Ask }
+    }
+
+    /// Asks in the background: a client that goes away takes nothing with it.
+    fn spawn(self: &Arc<Self>, first: bool) {
+        let role = Arc::clone(self);
+        self.tasks.spawn("credentials of a task's role", async move {
+            let since = SystemTime::now();
+            let asked = role.ask().await;
+            let mut state = role.state();
+            state.asking = false;
+            match asked {
+                Ok(credentials) => {
+                    state.kept = Some(Kept { credentials, since });
+                    state.failed = None;
+                }
+                Err(why) => {
+                    if first {
+                        tracing::warn!(
+                            "task role {}: {why}; the task's containers get no credentials: give the agent some that may \
+                             take it on, or say --task-role own or none",
+                            role.plan.arn
+                        );
+                    }
+                    state.failed = Some((Instant::now(), why));
+                }
+            }
+            drop(state);
+            role.turn.send_modify(|turn| *turn += 1);
+        });
+    }
+
+    async fn ask(&self) -> Result<Credentials, String> {
+        let mut pause = PAUSE;
+        let mut attempt = 1;
+        loop {
+            let once = async {
+                let source = self.roles.source(&self.plan.arn, &self.session).await?;
+                source.provide_credentials().await
+            };
+            let (why, again) = match timeout(ATTEMPT, once).await {
+                Ok(Ok(credentials)) => return Ok(credentials),
+                Ok(Err(e)) => {
+                    // Other kinds say that nothing would change: no credentials, not allowed, no such role.
+                    let again = matches!(
+                        e,
+                        CredentialsError::ProviderError(_) | CredentialsError::ProviderTimedOut(_)
+                    );
+                    (net::causes(&e), again)
+                }
+                Err(_) => (format!("no answer within {} s", ATTEMPT.as_secs()), true),
+            };
+            if !again || attempt >= ATTEMPTS {
+                return Err(why);
+            }
+            tokio::time::sleep(pause).await;
+            (attempt, pause) = (attempt + 1, pause * 2);
+        }
+    }
+
+    fn handed(&self, credentials: &Credentials) -> Handed {
+        let expires = credentials.expiry().unwrap_or_else(|| SystemTime::now() + UNSAID);
+        let seconds = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        Handed {
+            role_arn: self.plan.arn.clone(),
+            access_key_id: credentials.access_key_id().to_owned(),
+            secret_access_key: credentials.secret_access_key().to_owned(),
+            token: credentials.session_token().unwrap_or_default().to_owned(),
+            expiration: jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_credential_types::provider::future;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    /// Gives credentials that hold for a while, counts how often, and fails as often as it is told to.
+    #[derive(Debug, Default)]
+    struct Fake {
+        holds: Option<Duration>,
+        asked: Arc<AtomicU32>,
+        failures: u32,
+        hopeless: bool,
+    }
+
+    impl ProvideCredentials for Fake {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let n = self.asked.fetch_add(1, Relaxed);
+            future::ProvideCredentials::new(async move {
+                tokio::task::yield_now().await;
+                if self.hopeless {
+                    return Err(CredentialsError::invalid_configuration("AccessDenied: not you"));
+                }
+                if n < self.failures {
+                    return Err(CredentialsError::provider_error("nobody is there"));
+                }
+                let expires = self.holds.map(|holds| SystemTime::now() + holds);
+                Ok(Credentials::new(format!("key{n}"), "secret", Some("token".to_owned()), expires, "test"))
+            })
+        }
+    }
+
+    fn role(fake: Fake) -> (Arc<Role>, Arc<AtomicU32>) {
+        let asked = Arc::clone(&fake.asked);
+        let roles = Roles { fake: Some(SharedCredentialsProvider::new(fake)), ..Roles::default() };
+        let plan = RolePlan { arn: "arn:aws:iam::1:role/web".to_owned(), credentials_id: "id".to_owned() };
+        (Role::new(&roles, &plan, "task", &Tasks::new()), asked)
+    }
+
+    #[tokio::test]
+    async fn credentials_have_the_keys_of_the_ecs_agent() {
+        let (role, _) = role(Fake { holds: Some(Duration::from_secs(3600)), ..Fake::default() });
+        let handed = serde_json::to_value(role.get().await.unwrap()).unwrap();
+        let keys: Vec<_> = handed.as_object().unwrap().keys().cloned().collect();
+        let mut want =
+            ["RoleArn", "AccessKeyId", "SecretAccessKey", "Token", "Expiration"].map(str::to_owned);
+        want.sort();
+        let mut keys = keys;
+        keys.sort();
+        assert_eq!(keys, want);
+        assert_eq!(
+            (&handed["RoleArn"], &handed["Token"]),
+            (&"arn:aws:iam::1:role/web".into(), &"token".into())
+        );
+        let expires: jiff::Timestamp = handed["Expiration"].as_str().unwrap().parse().unwrap();
+        assert!((3590..=3600).contains(&(expires.as_second() - jiff::Timestamp::now().as_second())));
+    }
+
+    #[tokio::test]
+    async fn many_at_once_ask_once_and_what_is_new_is_kept() {
+        let (role, asked) = role(Fake { holds: Some(Duration::from_secs(3600)), ..Fake::default() });
+        role.begin();
+        let (a, b, c) = tokio::join!(role.get(), role.get(), role.get());
+        assert!(a.is_ok() && a == b && b == c);
+        role.get().await.unwrap();
+        assert_eq!(asked.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_expires_within_the_time_of_sdks_is_renewed() {
+        let (role, asked) = role(Fake { holds: Some(Duration::from_secs(3600)), ..Fake::default() });
+        role.get().await.unwrap();
+        let aged = |seconds| {
+            let mut state = role.state();
+            let kept = state.kept.as_mut().unwrap();
+            let (since, expires) = (kept.since, kept.credentials.expiry().unwrap());
+            kept.since = since - Duration::from_secs(seconds);
+            *kept.credentials.expiry_mut() = Some(expires - Duration::from_secs(seconds));
+        };
+        aged(2300);
+        role.get().await.unwrap();
+        assert_eq!(asked.load(Relaxed), 1);
+        aged(200);
+        role.get().await.unwrap();
+        assert_eq!(asked.load(Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
+        let (stumbles, asked) = role(Fake { failures: 2, ..Fake::default() });
+        assert!(stumbles.get().await.is_ok());
+        assert_eq!(asked.load(Relaxed), 3);
+        let (refuses, asked) = role(Fake { hopeless: true, ..Fake::default() });
+        for _ in 0..3 {
+            let Err(Refused::Failed(why)) = refuses.get().await else { panic!() };
+            assert!(why.contains("AccessDenied: not you"), "{why}");
+        }
+        assert_eq!(asked.load(Relaxed), 1);
+        tokio::time::advance(AGAIN).await;
+        assert!(refuses.get().await.is_err());
+        assert_eq!(asked.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_role_may_be_named_by_its_name() {
+        assert_eq!(role_arn("web", "111122223333", "eu-west-1"), "arn:aws:iam::111122223333:role/web");
+        assert_eq!(role_arn("web", "1", "cn-north-1"), "arn:aws-cn:iam::1:role/web");
+        let arn = "arn:aws:iam::1:role/service/web";
+        assert_eq!(role_arn(arn, "2", "eu-west-1"), arn);
+    }
+}
