@@ -200,6 +200,8 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     let Some(definition) = read(&args.file)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let data = directory(args)?;
+    // What is found out beside the tasks' own states: a role that cannot be taken on, what cannot be taken down.
+    crate::observe::log::init("warn", None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

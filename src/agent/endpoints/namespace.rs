@@ -140,6 +140,11 @@ mod tests {
         }
     }
 
+    #[allow(clippy::print_stderr, reason = "says why a test has not run")]
+    fn skipped(why: &str) {
+        eprintln!("skipped: {why}");
+    }
+
     fn pid(child: &Killed) -> i32 {
         i32::try_from(child.0.id()).unwrap()
     }
@@ -147,19 +152,18 @@ mod tests {
     #[test]
     fn a_task_reaches_ecss_address_in_its_own_namespace_and_nobody_else_does() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root may enter a network namespace");
-            return;
+            return skipped("only root may enter a network namespace");
         }
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", "echo up; read x"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => Killed(child),
-            Err(e) => return eprintln!("skipped: no unshare here: {e}"),
+            Err(e) => return skipped(&format!("no unshare here: {e}")),
         };
         let mut line = String::new();
         BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if line != "up\n" {
-            return eprintln!("skipped: this machine gives no network namespace");
+            return skipped("this machine gives no network namespace");
         }
         let pid = pid(&child);
         let listener = listener_in(pid).unwrap();
