@@ -16,7 +16,8 @@ use super::planning::Planned;
 use super::runtime::{Failure, Runtime, TaskHandle};
 
 /// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files;
-/// `directory`: where the endpoints find the task.
+/// `directory`: where the endpoints find the task. `before`: how an agent that is gone last saw it; what runs goes on, what
+/// it had decided stands.
 ///
 /// # Errors
 /// It could not be begun. What happens later is in the view.
@@ -25,11 +26,14 @@ pub async fn run<R: Runtime>(
     planned: &Planned,
     firelens_dir: &Path,
     directory: Option<&Arc<Directory>>,
+    before: &View,
     stop: watch::Receiver<Option<String>>,
     mut report: impl FnMut(&View),
 ) -> Result<View, Failure> {
     let plan = &planned.plan;
-    if let Some(text) = &planned.configuration {
+    // A router that runs has its file already.
+    let begun = before.containers.iter().any(|c| c.last_status != "PENDING");
+    if let Some(text) = planned.configuration.as_ref().filter(|_| !begun) {
         let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
         let user = router.and_then(|r| r.definition.user.as_deref());
         firelens::write(firelens_dir, text, user)
@@ -37,7 +41,7 @@ pub async fn run<R: Runtime>(
     }
     let task = Arc::new(runtime.open(plan).await?);
     let listed = directory.map(|directory| directory.list(plan, &task));
-    let view = engine::run(plan, Arc::clone(&task), stop, |view| {
+    let view = engine::run(plan, Arc::clone(&task), before, stop, |view| {
         if let Some(listed) = &listed {
             listed.show(view);
         }

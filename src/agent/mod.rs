@@ -6,6 +6,7 @@
 //!                                  view -> endpoints (metadata and credentials, for the task's containers)
 //! ```
 
+pub mod daemon;
 pub mod definition;
 pub mod drivers;
 pub mod endpoints;

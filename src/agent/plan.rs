@@ -52,6 +52,12 @@ pub struct RolePlan {
     pub arn: String,
     /// Whoever knows it gets the role's credentials: the task's own containers.
     pub credentials_id: String,
+    /// Where it is taken on.
+    pub region: String,
+    /// Where STS is; `None`: the region's.
+    pub sts: Option<String>,
+    /// The agent's own credentials are handed out in place of the role's.
+    pub own: bool,
 }
 
 /// A container.

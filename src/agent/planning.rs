@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::definition::{
     Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
 };
@@ -22,7 +24,8 @@ const SOCKET_MAX: usize = 107;
 const BUFFER: &str = "10m";
 
 /// What whoever runs a task decides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Choices {
     /// 32 hexadecimal digits.
     pub id: String,
@@ -50,12 +53,17 @@ pub struct Choices {
     pub endpoints: Option<Base>,
     /// A role in place of the definition's: `--task-role`; empty: none.
     pub task_role: Option<String>,
+    /// Containers get the agent's own credentials where they would get the role's: `--task-role own`.
+    pub own_credentials: bool,
+    /// Where STS is; `None`: the region's.
+    pub sts: Option<String>,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
     pub process: bool,
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
 pub struct Planned {
     /// For the runtime.
     pub plan: TaskPlan,
@@ -125,6 +133,9 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.role = role.filter(|role| !role.is_empty() && choices.endpoints.is_some()).map(|role| RolePlan {
         arn: endpoints::role_arn(role, &choices.account, &choices.region),
         credentials_id: uuid(),
+        region: choices.region.clone(),
+        sts: choices.sts.clone(),
+        own: choices.own_credentials,
     });
     let role = plan.role.clone();
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);

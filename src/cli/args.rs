@@ -22,6 +22,7 @@ Examples:
   firelane check -c router.yaml                     validate everything, send nothing
   firelane replay DIR -c router.yaml                send dead letters once more
   firelane task run task-definition.json            run an ECS task here, its logs through its own router
+  firelane agent                                    a daemon for tasks; `firelane agent run FILE`, `ps`, `stop`, `logs`
   firelane explain                                  list inputs, filters and outputs
   firelane explain filter grep                      the keys of a plugin
   firelane -i dummy -o stdout -m '*'                Fluent Bit's flags, without a command
@@ -53,12 +54,15 @@ pub(super) enum Command {
     Replay(Replay),
     /// Run ECS task definitions on this machine
     Task(Task),
+    /// A daemon that runs tasks and survives its own end; with a command: ask it
+    #[command(after_help = super::agent::HELP)]
+    Agent(super::agent::Agent),
     /// List plugins, or the keys of one with their defaults
     Explain(Explain),
 }
 
 /// The names of the commands.
-pub(super) const COMMANDS: &[&str] = &["run", "check", "replay", "task", "explain", "help"];
+pub(super) const COMMANDS: &[&str] = &["run", "check", "replay", "task", "agent", "explain", "help"];
 
 #[derive(Debug, Args)]
 pub(super) struct Task {
@@ -125,6 +129,11 @@ impl From<Run> for Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_command_is_well_made() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 
     #[test]
     fn run_and_check_need_a_file() {

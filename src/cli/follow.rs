@@ -16,28 +16,38 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Bytes of a file that are read at a time.
 const MOST: u64 = 1 << 20;
 
-/// Shows lines until `task` is done, and what came with its end.
-pub(super) async fn beside<T>(dir: &Path, task: impl Future<Output = T>) -> T {
+/// Shows lines until `task` is done, and what came with its end. `only`: of this container.
+pub(super) async fn beside<T>(dir: &Path, only: Option<&str>, task: impl Future<Output = T>) -> T {
     let mut places = BTreeMap::new();
     tokio::pin!(task);
     loop {
         tokio::select! {
             biased;
             ended = &mut task => {
-                show(dir, &mut places);
+                show(dir, only, &mut places);
                 return ended;
             }
-            () = tokio::time::sleep(LOOK) => show(dir, &mut places),
+            () = tokio::time::sleep(LOOK) => show(dir, only, &mut places),
         }
     }
 }
 
-fn show(dir: &Path, places: &mut BTreeMap<PathBuf, u64>) {
+/// Shows all lines that there are. Gives the number of files.
+pub(super) fn once(dir: &Path, only: Option<&str>) -> usize {
+    let mut places = BTreeMap::new();
+    show(dir, only, &mut places);
+    places.len()
+}
+
+fn show(dir: &Path, only: Option<&str>, places: &mut BTreeMap<PathBuf, u64>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for path in entries.filter_map(|e| Some(e.ok()?.path())) {
         let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix("-json.log")) else {
             continue;
         };
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         let name = name.to_owned();
         let place = places.entry(path.clone()).or_insert(0);
         while let Some((text, end)) = more(&path, *place) {

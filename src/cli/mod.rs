@@ -3,6 +3,7 @@
 //! Enters: arguments. Leaves: an exit code: 0 nothing accepted was lost; 1 accepted records were given up, or a port could
 //! not be opened, or a task failed; 2 the configuration or the command line was refused.
 
+mod agent;
 mod args;
 mod explain;
 mod flags;
@@ -48,6 +49,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             job::replay(&args.run.into(), &args.files, args.filters, args.remove)
         }
         Ok(Cli { command: Command::Task(args) }) => task::main(&args.command),
+        Ok(Cli { command: Command::Agent(args) }) => agent::main(&args),
         Ok(Cli { command: Command::Explain(what) }) => {
             explain::explain(what.what.as_deref(), what.name.as_deref())
         }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
-use crate::agent::endpoints::{self, Base, Directory, Own, Roles};
+use crate::agent::endpoints::{self, Base, Directory};
 use crate::agent::engine::{StopCode, View};
 use crate::agent::firelens;
 use crate::agent::launch;
@@ -55,7 +55,7 @@ enum LogMode {
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Task definition: the JSON of RegisterTaskDefinition, or what DescribeTaskDefinition prints
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// Name of the cluster, for ARNs and metadata
     #[arg(long, default_value = "default")]
     cluster: String,
@@ -92,16 +92,16 @@ pub(super) struct Run {
     endpoint: Vec<String>,
     /// So many tasks of it at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
-    count: u16,
+    pub(super) count: u16,
     /// Where the files of tasks are kept [default: a new directory in /tmp]
     #[arg(long, value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     /// Print the lines of containers whose logs are in files
     #[arg(short, long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// Print how it ended as JSON, one task a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -211,7 +211,7 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     for _ in 0..args.count {
-        let choices = choices(args, &data, Base::of(asks))?;
+        let choices = Choices { endpoints: Some(Base::of(asks)), ..choices(args, &data)? };
         match planning::plan(&definition, &choices) {
             Ok(made) => planned.push((made, choices)),
             Err(e) => {
@@ -227,7 +227,7 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         let tasks = Tasks::new();
         let processes = ProcessRuntime::new(&program, &tasks);
         let (ask, stop) = watch::channel(None);
-        let directory = Directory::new(roles(args), &tasks);
+        let directory = Directory::new(&tasks);
         let served = endpoints::serve(listener, Arc::clone(&directory));
         let all = planned
             .iter()
@@ -297,8 +297,9 @@ async fn one(
     };
     let logs = planned.plan.dir.join("logs");
     let firelens = choices.firelens_dir();
-    let ended = launch::run(runtime, planned, &firelens, Some(directory), stop, report);
-    let ended = if args.follow { super::follow::beside(&logs, ended).await } else { ended.await };
+    let new = View::default();
+    let ended = launch::run(runtime, planned, &firelens, Some(directory), &new, stop, report);
+    let ended = if args.follow { super::follow::beside(&logs, None, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
         Err(e) => {
@@ -316,8 +317,13 @@ async fn one(
         }
         say(&format!("{json}\n"));
     } else {
-        say(&table(planned, &view));
+        say(&table(&planned.plan.arn, &view));
     }
+    exit_code(&view)
+}
+
+/// What the command's exit code says of a task that has ended.
+pub(super) fn exit_code(view: &View) -> u8 {
     let code = view.exit_code().map(|code| u8::try_from(code).unwrap_or(1));
     match view.stop_code {
         Some(StopCode::EssentialContainerExited) => code.unwrap_or(1),
@@ -326,8 +332,24 @@ async fn one(
     }
 }
 
+/// Rows below each other, each column as wide as its widest cell.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// How it ended.
-fn table(planned: &Planned, view: &View) -> String {
+pub(super) fn table(arn: &str, view: &View) -> String {
     let mut rows = vec![["CONTAINER", "STATUS", "EXIT", "HEALTH", "REASON"].map(str::to_owned)];
     for c in &view.containers {
         let health = c.health_status.map_or("-".to_owned(), |h| format!("{h:?}").to_uppercase());
@@ -339,23 +361,13 @@ fn table(planned: &Planned, view: &View) -> String {
             c.reason.clone().unwrap_or_default(),
         ]);
     }
-    let width = |column: usize| {
-        rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths = [0, 1, 2, 3].map(width);
-    let mut text = format!("\n{}\n", planned.plan.arn);
-    for row in &rows {
-        let cells = row.iter().zip(widths.iter().chain([&0])).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let mut text = format!("\n{arn}\n{}", columns(&rows));
     let code = view.stop_code.map(|c| format!("{c:?}: ")).unwrap_or_default();
     text.push_str(&format!("{code}{}\n", view.stopped_reason.clone().unwrap_or_default()));
     text
 }
 
-fn read(file: &Path) -> Result<Option<TaskDefinition>, String> {
+pub(super) fn read(file: &Path) -> Result<Option<TaskDefinition>, String> {
     let size = fs::metadata(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?.len();
     if size > FILE_MAX {
         return Err(format!("{} has {size} bytes; a task definition has at most {FILE_MAX}", file.display()));
@@ -405,12 +417,7 @@ fn endpoint(args: &Run, service: &str) -> Option<String> {
         .or_else(|| of_env("AWS_ENDPOINT_URL".to_owned()))
 }
 
-fn roles(args: &Run) -> Roles {
-    let own = if args.task_role.as_deref() == Some("own") { Own::Yes } else { Own::No };
-    Roles::new(&region(args), endpoint(args, "sts"), own)
-}
-
-fn choices(args: &Run, data: &Path, endpoints: Base) -> Result<Choices, String> {
+pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
     let mut secrets = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
@@ -444,8 +451,10 @@ fn choices(args: &Run, data: &Path, endpoints: Base) -> Result<Choices, String> 
         images: BTreeMap::new(),
         volumes,
         secrets,
-        endpoints: Some(endpoints),
+        endpoints: None,
         task_role,
+        own_credentials: args.task_role.as_deref() == Some("own"),
+        sts: endpoint(args, "sts"),
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,
     })

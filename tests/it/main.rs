@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod acks;
+mod agent;
 mod bad_input;
 mod cloudwatch_in;
 mod cloudwatch_out;

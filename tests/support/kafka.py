@@ -88,7 +88,8 @@ class Broker:
                      % (jaas % ("oauthbearer", "OAuthBearer")))
         with open(self.conf, "w") as f:
             f.write(text + "".join(line + "\n" for line in more))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Its first letter is given: one in 64 would be a dash, and taken for an option.
+        cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         scram = ["--add-scram", "SCRAM-SHA-256=[name=alice,password=secret]",
                  "--add-scram", "SCRAM-SHA-512=[name=alice,password=secret]"] if sasl else []
         status = self.java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.conf, *scram).wait(60)

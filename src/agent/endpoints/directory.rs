@@ -32,8 +32,12 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// An empty one. `roles`: how credentials are got; `tasks`: what runs in the background belongs to it.
-    pub fn new(roles: Roles, tasks: &Tasks) -> Arc<Directory> {
+    /// An empty one. What runs in the background belongs to `tasks`.
+    pub fn new(tasks: &Tasks) -> Arc<Directory> {
+        Directory::with(Roles::default(), tasks)
+    }
+
+    pub(super) fn with(roles: Roles, tasks: &Tasks) -> Arc<Directory> {
         Arc::new(Directory {
             tasks: Mutex::default(),
             roles,

@@ -21,6 +21,6 @@ mod timed;
 mod variables;
 
 pub use directory::{Directory, Listed};
-pub use role::{Own, Roles, role_arn};
-pub use server::serve;
+pub use role::role_arn;
+pub use server::{listener, serve};
 pub use variables::Base;

@@ -4,6 +4,7 @@
 //! minutes before they expire, so what is handed out is newer than that. Can go wrong: STS refuses, or does not answer;
 //! the old ones are handed out as long as they hold, then the error is.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use serde::Serialize;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::agent::plan::RolePlan;
@@ -34,56 +35,49 @@ const AGAIN: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Whose credentials are handed out.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Own {
-    /// The role's.
-    #[default]
-    No,
-    /// The agent's own, in place of the role's.
-    Yes,
-}
-
-/// How roles are taken on. Nothing is asked for before there is a task that has one.
+/// What roles are taken on with, by region: the agent's own credentials. Nothing is asked for before a task has a role.
 #[derive(Clone, Debug, Default)]
-pub struct Roles {
-    region: String,
-    sts: Option<String>,
-    own: Own,
-    agent: Arc<OnceCell<Aws>>,
+pub(super) struct Roles {
+    agent: Arc<tokio::sync::Mutex<BTreeMap<String, Aws>>>,
     /// In place of AWS.
     #[cfg(test)]
-    pub(super) fake: Option<SharedCredentialsProvider>,
+    fake: Option<SharedCredentialsProvider>,
 }
 
 impl Roles {
-    /// `sts`: the service's address; `None`: the region's.
-    pub fn new(region: &str, sts: Option<String>, own: Own) -> Roles {
-        Roles { region: region.to_owned(), sts, own, ..Roles::default() }
+    #[cfg(test)]
+    pub(super) fn faked(fake: SharedCredentialsProvider) -> Roles {
+        Roles { fake: Some(fake), ..Roles::default() }
+    }
+
+    async fn agent(&self, region: &str) -> Result<Aws, String> {
+        let mut agent = self.agent.lock().await;
+        if let Some(known) = agent.get(region) {
+            return Ok(known.clone());
+        }
+        let options = HttpOptions::verified(CONNECT, ATTEMPT, Some(IDLE))?;
+        let of = AwsOptions { region: region.to_owned(), ..AwsOptions::default() };
+        let made = net::aws(&of, HttpClient::new(options)).await;
+        agent.insert(region.to_owned(), made.clone());
+        Ok(made)
     }
 
     /// What gives the role's credentials.
-    async fn source(&self, arn: &str, session: &str) -> Result<SharedCredentialsProvider, CredentialsError> {
+    async fn source(
+        &self,
+        role: &RolePlan,
+        session: &str,
+    ) -> Result<SharedCredentialsProvider, CredentialsError> {
         #[cfg(test)]
         if let Some(fake) = &self.fake {
             return Ok(fake.clone());
         }
-        let agent = self
-            .agent
-            .get_or_try_init(|| async {
-                let options = HttpOptions::verified(CONNECT, ATTEMPT, Some(IDLE))?;
-                let of = AwsOptions { region: self.region.clone(), ..AwsOptions::default() };
-                Ok(net::aws(&of, HttpClient::new(options)).await)
-            })
-            .await
-            .map_err(|e: String| CredentialsError::provider_error(e))?;
-        match self.own {
-            Own::Yes => agent
-                .config
-                .credentials_provider()
-                .ok_or_else(|| CredentialsError::not_loaded("the agent has no credentials of its own")),
-            Own::No => Ok(net::assume_role(agent, arn, session, self.sts.clone()).await),
+        let agent = self.agent(&role.region).await.map_err(CredentialsError::provider_error)?;
+        if !role.own {
+            return Ok(net::assume_role(&agent, &role.arn, session, role.sts.clone()).await);
         }
+        let own = agent.config.credentials_provider();
+        own.ok_or_else(|| CredentialsError::not_loaded("the agent has no credentials of its own"))
     }
 }
 
@@ -263,7 +257,7 @@ impl Role {
         let mut attempt = 1;
         loop {
             let once = async {
-                let source = self.roles.source(&self.plan.arn, &self.session).await?;
+                let source = self.roles.source(&self.plan, &self.session).await?;
                 source.provide_credentials().await
             };
             let (why, again) = match timeout(ATTEMPT, once).await {
@@ -337,8 +331,12 @@ mod tests {
 
     fn role(fake: Fake) -> (Arc<Role>, Arc<AtomicU32>) {
         let asked = Arc::clone(&fake.asked);
-        let roles = Roles { fake: Some(SharedCredentialsProvider::new(fake)), ..Roles::default() };
-        let plan = RolePlan { arn: "arn:aws:iam::1:role/web".to_owned(), credentials_id: "id".to_owned() };
+        let roles = Roles::faked(SharedCredentialsProvider::new(fake));
+        let plan = RolePlan {
+            arn: "arn:aws:iam::1:role/web".to_owned(),
+            credentials_id: "id".to_owned(),
+            ..RolePlan::default()
+        };
         (Role::new(&roles, &plan, "task", &Tasks::new()), asked)
     }
 

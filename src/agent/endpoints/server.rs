@@ -5,8 +5,10 @@
 //! (and between two), five to write an answer.
 
 use std::convert::Infallible;
+use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,25 @@ const HEAD_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// When no file descriptor is left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A listener on the loopback whose port is kept in a file: containers that run find the next agent where the last one was.
+///
+/// # Errors
+/// No port can be had, or the disk's.
+pub fn listener(file: &Path) -> io::Result<std::net::TcpListener> {
+    let known = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u16>().ok());
+    if let Some(port) = known {
+        match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => tracing::warn!(
+                port, cause = %e, "the metadata endpoint gets another port: containers that run do not find it any more"
+            ),
+        }
+    }
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    fs::write(file, listener.local_addr()?.port().to_string())?;
+    Ok(listener)
+}
 
 /// Answers on a listener until the future is dropped; connections that are open then are answered to their end.
 ///
@@ -105,7 +126,6 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::endpoints::role::Roles;
     use crate::rt::Tasks;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -113,7 +133,7 @@ mod tests {
         let tasks = Tasks::new();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let directory = Directory::new(Roles::default(), &tasks);
+        let directory = Directory::new(&tasks);
         tasks.spawn("endpoints", async move { drop(serve(listener, directory).await) });
         (address, tasks)
     }
@@ -142,6 +162,18 @@ mod tests {
         let moved =
             exchange(address, "GET //v4//x?y=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         assert!(moved.starts_with("HTTP/1.1 301 ") && moved.contains("location: /v4/x?y=1\r\n"), "{moved}");
+    }
+
+    #[test]
+    fn the_next_agent_listens_where_the_last_one_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("endpoints");
+        let first = listener(&file).unwrap();
+        let port = first.local_addr().unwrap().port();
+        assert_ne!(listener(&file).unwrap().local_addr().unwrap().port(), port);
+        fs::write(&file, port.to_string()).unwrap();
+        drop(first);
+        assert_eq!(listener(&file).unwrap().local_addr().unwrap().port(), port);
     }
 
     #[tokio::test]

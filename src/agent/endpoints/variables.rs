@@ -5,11 +5,13 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// The address that containers know on ECS; behind it is a listener of the task's own.
 const LINK_LOCAL: &str = "http://169.254.170.2";
 
 /// Where the endpoints are, as a container sees them.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Base {
     url: String,
     /// At ECS's own address, which SDKs put in front of the path of credentials by themselves.

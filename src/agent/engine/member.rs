@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Op;
+use super::view::{self, ContainerView};
 use crate::agent::definition::{Condition, RestartPolicy};
 use crate::agent::plan::ContainerPlan;
 use crate::agent::runtime::{ContainerState, HealthStatus};
@@ -48,6 +49,19 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// As an earlier agent left it.
+    pub(super) fn remember(before: &ContainerView) -> Member {
+        let mut member = Member {
+            began: before.started_at.is_some(),
+            restarts: before.restart_count,
+            ..Member::default()
+        };
+        if before.last_status == "STOPPED" {
+            member.end(before.exit_code, before.reason.clone());
+        }
+        member
+    }
+
     /// It runs, or has run.
     pub(super) fn runs(&mut self, state: &ContainerState, now: Instant) {
         if self.known == Known::Stopped {
@@ -58,8 +72,12 @@ impl Member {
             self.began = true;
         }
         if self.started.is_none() || state.starts > self.starts {
-            self.started = Some(now);
-            self.first.get_or_insert(now);
+            // An agent that has just come finds it at work.
+            let age = state.started.map_or(0, |at| view::now().saturating_sub(at));
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+            let since = now.checked_sub(age).unwrap_or(now);
+            self.started = Some(since);
+            self.first.get_or_insert(since);
             self.starts = state.starts;
         }
     }
@@ -80,7 +98,13 @@ impl Member {
     ) -> bool {
         let Some(policy) = policy else { return false };
         let Some(code) = state.exit_code else { return false };
-        let ran = self.started.map_or(Duration::ZERO, |since| now.duration_since(since));
+        // By the runtime's clock where it tells: the end may have come while no agent was there.
+        let ran = match (state.started, state.finished) {
+            (Some(from), Some(to)) => {
+                Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+            }
+            _ => self.started.map_or(Duration::ZERO, |since| now.duration_since(since)),
+        };
         !policy.ignored_exit_codes.contains(&i64::from(code))
             && ran >= Duration::from_secs(policy.restart_attempt_period)
     }

@@ -27,6 +27,7 @@ const STOP_TRIES: u32 = 5;
 /// How long the router may take to have an address.
 const ADDRESS: Duration = Duration::from_secs(60);
 const ADDRESS_AGAIN: Duration = Duration::from_millis(100);
+const VANISHED: &str = "ContainerVanishedError: the runtime has lost sight of the container";
 
 /// What was asked of the runtime for a container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,22 +56,24 @@ struct Engine<'p, T> {
     ops: JoinSet<Done>,
 }
 
-/// Runs a task to its end. `stop` turns to a reason when somebody wants it to end. `report` hears of every change.
+/// Runs a task to its end. `before`: how an agent that is gone last saw it; what it had decided stands. `stop` turns to a
+/// reason when somebody wants it to end. `report` hears of every change.
 pub async fn run<T: TaskHandle>(
     plan: &TaskPlan,
     task: Arc<T>,
+    before: &View,
     mut stop: watch::Receiver<Option<String>>,
     mut report: impl FnMut(&View),
 ) -> View {
     let mut states = task.states();
-    let members = plan.containers.iter().map(|_| Member::default()).collect();
+    let seen = states.borrow().clone();
     let mut engine = Engine {
         plan,
         task,
-        members,
-        stopping: None,
-        execution_stopped: None,
-        warnings: Vec::new(),
+        members: plan.containers.iter().map(|c| remember(before, &c.definition.name, &seen)).collect(),
+        stopping: before.stop_code.map(|code| (code, before.stopped_reason.clone().unwrap_or_default())),
+        execution_stopped: before.execution_stopped_at,
+        warnings: before.warnings.clone(),
         ops: JoinSet::new(),
     };
     let mut last = View::default();
@@ -112,6 +115,20 @@ pub async fn run<T: TaskHandle>(
     }
 }
 
+/// A container as an earlier agent knew it. One that had been made and that the runtime does not have any more has vanished
+/// (the machine was restarted): it is not made again.
+fn remember(before: &View, name: &str, seen: &States) -> Member {
+    let Some(before) = before.containers.iter().find(|c| c.name == name) else { return Member::default() };
+    let mut member = Member::remember(before);
+    if before.last_status != "PENDING"
+        && member.known != Known::Stopped
+        && !seen.containers.contains_key(name)
+    {
+        member.end(None, Some(VANISHED.to_owned()));
+    }
+    member
+}
+
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -128,10 +145,7 @@ impl<T: TaskHandle> Engine<'_, T> {
     fn lost(&mut self) {
         for member in &mut self.members {
             if member.known != Known::Stopped {
-                member.end(
-                    None,
-                    Some("ContainerVanishedError: the runtime has lost sight of the container".to_owned()),
-                );
+                member.end(None, Some(VANISHED.to_owned()));
             }
         }
         self.stop(StopCode::EssentialContainerExited, "Essential container in task exited".to_owned());

@@ -143,7 +143,7 @@ fn ends(after: u64, code: i32) -> Act {
 
 async fn run_all(plan: &TaskPlan, fake: &Arc<Fake>) -> View {
     let (_keep, stop) = watch::channel(None);
-    run(plan, Arc::new(Arc::clone(fake)), stop, |_| {}).await
+    run(plan, Arc::new(Arc::clone(fake)), &View::default(), stop, |_| {}).await
 }
 
 fn code(view: &View, name: &str) -> Option<i32> {
@@ -233,7 +233,8 @@ async fn who_asks_for_a_stop_gets_one_in_order_and_the_stubborn_are_killed() {
     let plan = plan(vec![app, container("router", &[])]);
     let fake = Fake::new(&[("app", Act { stubborn: true, ..Act::default() })]);
     let (ask, stop) = watch::channel(None);
-    let running = run(&plan, Arc::new(Arc::clone(&fake)), stop, |view| {
+    let new = View::default();
+    let running = run(&plan, Arc::new(Arc::clone(&fake)), &new, stop, |view| {
         if view.last_status == "RUNNING" {
             ask.send_replace(Some("Task stopped by user".to_owned()));
         }
@@ -278,7 +279,7 @@ async fn a_task_that_runs_already_is_taken_over_as_it_is() {
         fake.change(name, |state| (state.status, state.starts, state.pid) = (Status::Running, 1, Some(7)));
     }
     let (ask, stop) = watch::channel(None);
-    let view = run(&plan, Arc::new(Arc::clone(&fake)), stop, |view| {
+    let view = run(&plan, Arc::new(Arc::clone(&fake)), &View::default(), stop, |view| {
         assert!(view.last_status != "PENDING");
         ask.send_replace(Some("Task stopped by user".to_owned()));
     })
@@ -299,4 +300,56 @@ async fn a_runtime_that_loses_the_task_ends_it() {
     let view = run_all(&plan, &fake).await;
     assert!(view.containers[0].reason.as_ref().unwrap().starts_with("ContainerVanishedError"));
     assert_eq!(view.last_status, "STOPPED");
+}
+
+fn known(name: &str, status: &str, exit_code: Option<i32>) -> ContainerView {
+    ContainerView {
+        name: name.to_owned(),
+        last_status: status.to_owned(),
+        started_at: Some(1),
+        exit_code,
+        ..ContainerView::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_agent_ran_and_the_runtime_has_not_is_not_made_again() {
+    let plan = plan(vec![container("app", &[("router", Condition::Start)]), container("router", &[])]);
+    let fake = Fake::new(&[]);
+    let before = View {
+        containers: vec![known("app", "RUNNING", None), known("router", "RUNNING", None)],
+        ..View::default()
+    };
+    let (_keep, stop) = watch::channel(None);
+    let view = run(&plan, Arc::new(Arc::clone(&fake)), &before, stop, |_| {}).await;
+    assert_eq!(fake.calls(), Vec::<String>::new());
+    assert_eq!(
+        (view.last_status.as_str(), view.stop_code),
+        ("STOPPED", Some(StopCode::EssentialContainerExited))
+    );
+    assert!(view.containers.iter().all(|c| c.reason.as_ref().unwrap().starts_with("ContainerVanishedError")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_agent_saw_end_has_ended_and_its_exit_code_counts() {
+    let mut init = container("init", &[]);
+    init.definition.essential = false;
+    let plan = plan(vec![init, container("app", &[("init", Condition::Success)])]);
+    let fake = Fake::new(&[("app", ends(5, 0))]);
+    let before = View {
+        containers: vec![
+            known("init", "STOPPED", Some(0)),
+            ContainerView {
+                name: "app".to_owned(),
+                last_status: "PENDING".to_owned(),
+                ..ContainerView::default()
+            },
+        ],
+        warnings: vec!["one".to_owned()],
+        ..View::default()
+    };
+    let (_keep, stop) = watch::channel(None);
+    let view = run(&plan, Arc::new(Arc::clone(&fake)), &before, stop, |_| {}).await;
+    assert_eq!(fake.calls(), ["0 create app", "0 start app"]);
+    assert_eq!((code(&view, "init"), code(&view, "app"), view.warnings.len()), (Some(0), Some(0), 1));
 }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::agent::definition::ContainerDefinition;
-use crate::agent::endpoints::{Listed, Roles};
+use crate::agent::endpoints::Listed;
+use crate::agent::endpoints::role::Roles;
 use crate::agent::plan::{ContainerPlan, RolePlan, TaskPlan};
 use crate::agent::runtime::{ContainerState, Failure, States, TaskHandle};
 use crate::rt::Tasks;
@@ -52,13 +53,16 @@ fn named(name: &str, endpoint_id: &str) -> ContainerPlan {
 /// A task of three: two are there, of one of them nobody knows what it uses; the third is not made yet.
 fn directory() -> (Arc<Directory>, Listed) {
     let credentials = Credentials::new("AKID", "secret", Some("token".to_owned()), None, "test");
-    let mut roles = Roles::default();
-    roles.fake = Some(SharedCredentialsProvider::new(credentials));
-    let directory = Directory::new(roles, &Tasks::new());
+    let roles = Roles::faked(SharedCredentialsProvider::new(credentials));
+    let directory = Directory::with(roles, &Tasks::new());
     let plan = TaskPlan {
         id: "t".to_owned(),
         arn: "arn:task".to_owned(),
-        role: Some(RolePlan { arn: "arn:role".to_owned(), credentials_id: "c1".to_owned() }),
+        role: Some(RolePlan {
+            arn: "arn:role".to_owned(),
+            credentials_id: "c1".to_owned(),
+            ..RolePlan::default()
+        }),
         containers: vec![named("web", "e1"), named("db", "e2"), named("later", "e3")],
         ..TaskPlan::default()
     };
