@@ -49,8 +49,10 @@ pub struct Choices {
     pub secrets: BTreeMap<String, String>,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
     pub blocking: bool,
-    /// Where containers find the metadata and credentials endpoints; `None`: there are none.
+    /// Where containers that share the machine's network find the metadata and credentials endpoints.
     pub endpoints: Option<Base>,
+    /// The runtime serves them at ECS's own address in the network namespaces of the others.
+    pub namespaces: bool,
     /// A role in place of the definition's: `--task-role`; empty: none.
     pub task_role: Option<String>,
     /// Containers get the agent's own credentials where they would get the role's: `--task-role own`.
@@ -76,6 +78,15 @@ pub struct Planned {
 impl Choices {
     fn arn(&self, what: &str, rest: &str) -> String {
         format!("arn:aws:ecs:{}:{}:{what}/{}/{rest}", self.region, self.account, self.cluster)
+    }
+
+    /// Where containers of a task find the endpoints.
+    fn base(&self, mode: NetworkMode) -> Option<Base> {
+        match (self.process, mode) {
+            (true, _) | (false, NetworkMode::Host) => self.endpoints.clone(),
+            (false, NetworkMode::Bridge | NetworkMode::Awsvpc) => self.namespaces.then(Base::link_local),
+            (false, NetworkMode::None) => None,
+        }
     }
 
     fn secret(&self, name: &str, value_from: &str, whose: &str) -> Result<String, Failure> {
@@ -130,7 +141,8 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.launch_type = definition.launch_type;
     plan.network_mode = definition.network_mode;
     let role = choices.task_role.as_ref().or(definition.task_role_arn.as_ref());
-    plan.role = role.filter(|role| !role.is_empty() && choices.endpoints.is_some()).map(|role| RolePlan {
+    let base = choices.base(definition.network_mode);
+    plan.role = role.filter(|role| !role.is_empty() && base.is_some()).map(|role| RolePlan {
         arn: endpoints::role_arn(role, &choices.account, &choices.region),
         credentials_id: uuid(),
         region: choices.region.clone(),
@@ -138,13 +150,19 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
         own: choices.own_credentials,
     });
     let role = plan.role.clone();
+    if base.is_none() && choices.endpoints.is_some() {
+        planned.warnings.push(format!(
+            "containers in networkMode {} find no task metadata and no credentials of a task role here",
+            definition.network_mode.name()
+        ));
+    }
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
     plan.dir = choices.data.join(&choices.id);
     plan.firelens = router.map(|r| r.name.clone());
     plan.volumes = volumes;
     for container in &definition.container_definitions {
         let mut made = self::container(definition, container, options.as_ref(), choices)?;
-        if let Some(base) = &choices.endpoints {
+        if let Some(base) = &base {
             made.endpoint_id = uuid();
             let asks = base.variables(&made.endpoint_id, role.as_ref().map(|r| r.credentials_id.as_str()));
             // As on ECS they win over the definition's own, but not over what whoever runs the task says.

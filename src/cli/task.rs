@@ -452,6 +452,7 @@ pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         volumes,
         secrets,
         endpoints: None,
+        namespaces: false,
         task_role,
         own_credentials: args.task_role.as_deref() == Some("own"),
         sts: endpoint(args, "sts"),

@@ -10,9 +10,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::watch;
+
+use super::directory::Directory;
+use super::server::serve;
 
 /// Where containers of ECS ask.
 pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80);
@@ -31,6 +36,30 @@ const IPV4: u8 = 2;
 const ATTRIBUTE_ADDRESS: u16 = 1;
 const ATTRIBUTE_LOCAL: u16 = 2;
 const HEADER: usize = 16;
+
+/// Answers in a namespace, as long as it lives.
+#[derive(Debug)]
+pub struct Serving {
+    _end: watch::Sender<()>,
+}
+
+/// Answers at [`ADDRESS`] in the network namespace of a process, until what this gives is dropped.
+///
+/// # Errors
+/// See [`listener_in`].
+pub async fn serve_in(pid: i32, directory: &Arc<Directory>) -> io::Result<Serving> {
+    let listener = tokio::task::spawn_blocking(move || listener_in(pid)).await??;
+    let (end, mut ended) = watch::channel(());
+    let served = serve(listener, Arc::clone(directory));
+    directory.spawner.spawn("the metadata endpoint of a task", async move {
+        tokio::select! {
+            // Its sender is gone.
+            _ = ended.changed() => {}
+            Err(e) = served => tracing::warn!(pid, cause = %e, "the metadata endpoint of a task has ended"),
+        }
+    });
+    Ok(Serving { _end: end })
+}
 
 /// Listens on [`ADDRESS`] in the network namespace of a process. Blocks for some milliseconds.
 ///
@@ -145,27 +174,34 @@ mod tests {
         eprintln!("skipped: {why}");
     }
 
-    fn pid(child: &Killed) -> i32 {
-        i32::try_from(child.0.id()).unwrap()
-    }
-
-    #[test]
-    fn a_task_reaches_ecss_address_in_its_own_namespace_and_nobody_else_does() {
+    /// A process in a network namespace of its own; `None`, and why, where there can be none.
+    fn unshared() -> Option<(Killed, i32)> {
         if !rustix::process::geteuid().is_root() {
-            return skipped("only root may enter a network namespace");
+            skipped("only root may enter a network namespace");
+            return None;
         }
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", "echo up; read x"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => Killed(child),
-            Err(e) => return skipped(&format!("no unshare here: {e}")),
+            Err(e) => {
+                skipped(&format!("no unshare here: {e}"));
+                return None;
+            }
         };
         let mut line = String::new();
         BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if line != "up\n" {
-            return skipped("this machine gives no network namespace");
+            skipped("this machine gives no network namespace");
+            return None;
         }
-        let pid = pid(&child);
+        let pid = i32::try_from(child.0.id()).unwrap();
+        Some((child, pid))
+    }
+
+    #[test]
+    fn a_task_reaches_ecss_address_in_its_own_namespace_and_nobody_else_does() {
+        let Some((_child, pid)) = unshared() else { return };
         let listener = listener_in(pid).unwrap();
         let serving = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -183,6 +219,28 @@ mod tests {
         // Another agent finds the address there.
         drop(listener);
         listener_in(pid).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_served_until_nobody_wants_it() {
+        let Some((_child, pid)) = unshared() else { return };
+        let tasks = crate::rt::Tasks::new();
+        let directory = Directory::new(&tasks);
+        let serving = serve_in(pid, &directory).await.unwrap();
+        let ask = move || {
+            within(pid, || {
+                let mut stream = TcpStream::connect(ADDRESS)?;
+                stream.write_all(b"GET /v4/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text)?;
+                Ok(text)
+            })
+        };
+        let heard = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
+        assert!(heard.starts_with("HTTP/1.1 404 "), "{heard}");
+        drop(serving);
+        tasks.all_ended().await;
+        assert!(ask().is_err());
     }
 
     #[test]
