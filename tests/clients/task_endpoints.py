@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 
 from support import suite
-from support.moto import BIN, moto
+from support.moto import BIN, moto, read
 from support.router import BINARY, FOREIGN
 
 ROLE = "arn:aws:iam::123456789012:role/shop"
@@ -119,6 +119,7 @@ def boto3_in_a_task_gets_its_roles_credentials():
     for name in ("ECS_CONTAINER_METADATA_URI", "ECS_CONTAINER_METADATA_URI_V4"):
         status, stats = heard[name + "/stats"]
         assert status == 200 and (stats is None or stats["id"] == container["DockerId"]), stats
+        assert stats is None or {"cpu_stats", "precpu_stats", "memory_stats"} <= set(stats), stats
         assert list(heard[name + "/task/stats"][1]) == [container["DockerId"]], heard[name + "/task/stats"]
 
 
@@ -172,5 +173,41 @@ def an_interrupt_leaves_nothing_behind():
         assert process.returncode == 0 and json.loads(out)["stopCode"] == "UserInitiated", said
 
 
+def a_router_writes_to_cloudwatch_in_its_tasks_role():
+    """Nobody has given the router keys: it finds the role's as every SDK does."""
+    with tempfile.TemporaryDirectory(prefix="fl-endp-") as folder, moto(folder) as endpoint:
+        file, end = definition(folder, [], taskRoleArn=ROLE), os.path.join(folder, "end")
+        with open(file) as task:
+            task = json.load(task)
+        app = task["containerDefinitions"][0]
+        app["entryPoint"] = ["/bin/sh", "-c", "echo hello; until [ -e %s ]; do sleep 0.1; done" % end]
+        app["logConfiguration"] = {"logDriver": "awsfirelens", "options": {
+            "Name": "cloudwatch_logs", "region": "eu-west-1", "log_group_name": "/role", "log_stream_name": "s",
+            "auto_create_group": "on", "log_key": "log", "endpoint": endpoint}}
+        task["containerDefinitions"].append({"name": "log_router", "image": "x", "memory": 64,
+                                             "firelensConfiguration": {"type": "fluentbit"}})
+        with open(file, "w") as out:
+            json.dump(task, out)
+        environment = dict(os.environ, AWS_EC2_METADATA_DISABLED="true", NO_PROXY="127.0.0.1", **dict(KEYS))
+        process = subprocess.Popen([BINARY, "task", "run", file, "--json", "--dir", os.path.join(folder, "d"),
+                                    "--region", "eu-west-1", "--endpoint", endpoint, "--env", "NO_PROXY=127.0.0.1"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+        def events():
+            try:
+                return [text for _, text in read(endpoint, "/role", "s")["events"]]
+            except AssertionError:  # The group is not there yet.
+                return []
+        try:
+            suite.eventually("the line is in CloudWatch", lambda: events() == ["hello"], 40, every=0.5)
+            open(end, "w").close()
+            _, said = process.communicate(timeout=45)
+        finally:
+            process.kill()
+            process.wait(10)
+        assert process.returncode == 0, said
+
+
 TESTS = [boto3_in_a_task_gets_its_roles_credentials, a_role_that_cannot_be_taken_on_is_an_error_of_the_endpoint,
-         the_agents_own_credentials_in_place_of_a_role, the_endpoint_refuses_a_flood, an_interrupt_leaves_nothing_behind]
+         the_agents_own_credentials_in_place_of_a_role, the_endpoint_refuses_a_flood,
+         a_router_writes_to_cloudwatch_in_its_tasks_role, an_interrupt_leaves_nothing_behind]
