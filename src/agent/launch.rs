@@ -39,23 +39,29 @@ pub async fn run<R: Runtime>(
         firelens::write(firelens_dir, text, user)
             .map_err(|e| Failure::new("ResourceInitializationError", e))?;
     }
-    let task = Arc::new(runtime.open(plan).await?);
-    let listed = directory.map(|directory| directory.list(plan, &task));
-    let view = engine::run(plan, Arc::clone(&task), before, stop, |view| {
-        if let Some(listed) = &listed {
-            listed.show(view);
+    let view = match runtime.open(plan).await {
+        Ok(task) => {
+            let task = Arc::new(task);
+            let listed = directory.map(|directory| directory.list(plan, &task));
+            let report = |view: &View| {
+                if let Some(listed) = &listed {
+                    listed.show(view);
+                }
+                report(view);
+            };
+            let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
+            drop(listed);
+            if let Err(e) = task.close().await {
+                tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
+            }
+            Ok(view)
         }
-        report(view);
-    })
-    .await;
-    drop(listed);
-    if let Err(e) = task.close().await {
-        tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
-    }
+        Err(e) => Err(e),
+    };
     if planned.configuration.is_some()
         && let Err(e) = fs::remove_dir_all(firelens_dir)
     {
         tracing::warn!(task = %plan.id, cause = %e, "cannot remove {}", firelens_dir.display());
     }
-    Ok(view)
+    view
 }

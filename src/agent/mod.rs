@@ -8,6 +8,7 @@
 
 pub mod daemon;
 pub mod definition;
+pub mod docker;
 pub mod drivers;
 pub mod endpoints;
 pub mod engine;

@@ -28,6 +28,10 @@ pub struct TaskPlan {
     pub launch_type: LaunchType,
     /// How containers are connected.
     pub network_mode: NetworkMode,
+    /// Whose processes its containers see: `host`, `task`; else each its own.
+    pub pid_mode: Option<String>,
+    /// Whose memory segments its containers see: `host`, `task`, `none`.
+    pub ipc_mode: Option<String>,
     /// MiB of all containers together.
     pub memory: Option<u64>,
     /// CPU units of all containers together.

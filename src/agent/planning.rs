@@ -156,6 +156,9 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
             definition.network_mode.name()
         ));
     }
+    let plan = &mut planned.plan;
+    plan.pid_mode.clone_from(&definition.pid_mode);
+    plan.ipc_mode.clone_from(&definition.ipc_mode);
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
     plan.dir = choices.data.join(&choices.id);
     plan.firelens = router.map(|r| r.name.clone());

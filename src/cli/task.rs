@@ -15,12 +15,14 @@ use tokio::sync::watch;
 
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
+use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::endpoints::{self, Base, Directory};
 use crate::agent::engine::{StopCode, View};
 use crate::agent::firelens;
 use crate::agent::launch;
 use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
+use crate::agent::runtime::Runtime;
 use crate::config::{self, SectionKind};
 use crate::rt::Tasks;
 
@@ -52,10 +54,31 @@ enum LogMode {
     Blocking,
 }
 
+/// What runs containers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum Which {
+    /// docker where an engine answers, else process
+    #[default]
+    Auto,
+    /// A Docker engine of this machine: DOCKER_HOST, else unix:///var/run/docker.sock
+    Docker,
+    /// Processes of this machine
+    Process,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Task definition: the JSON of RegisterTaskDefinition, or what DescribeTaskDefinition prints
     pub(super) file: PathBuf,
+    /// What runs containers
+    #[arg(long, value_enum, default_value_t)]
+    runtime: Which,
+    /// The image of the log router in place of the definition's; docker only
+    #[arg(long, value_name = "IMAGE")]
+    router_image: Option<String>,
+    /// An image in place of a container's; docker only
+    #[arg(long, value_name = "CONTAINER=IMAGE", value_parser = pair)]
+    image: Vec<(String, String)>,
     /// Name of the cluster, for ARNs and metadata
     #[arg(long, default_value = "default")]
     cluster: String,
@@ -206,12 +229,28 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
+    let tasks = Tasks::new();
+    let docker = match args.runtime {
+        Which::Process => None,
+        Which::Docker => Some(runtime.block_on(docker(args, &tasks))?),
+        // Why it does not answer matters to who asks for it.
+        Which::Auto => runtime.block_on(docker(args, &tasks)).ok(),
+    };
+    let directory = Directory::new(&tasks);
+    // Entering a task's network takes root.
+    let namespaces = rustix::process::geteuid().is_root();
     let mut planned = Vec::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0");
     let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     for _ in 0..args.count {
-        let choices = Choices { endpoints: Some(Base::of(asks)), ..choices(args, &data)? };
+        let mut choices = choices(args, &data)?;
+        choices.process = docker.is_none();
+        choices.endpoints = Some(Base::of(asks));
+        choices.namespaces = namespaces;
+        if let (Some(image), Some(router)) = (&args.router_image, firelens::router(&definition)) {
+            choices.images.insert(router.name.clone(), image.clone());
+        }
         match planning::plan(&definition, &choices) {
             Ok(made) => planned.push((made, choices)),
             Err(e) => {
@@ -224,17 +263,15 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         complain("warning", warning);
     }
     let code = runtime.block_on(async {
-        let tasks = Tasks::new();
-        let processes = ProcessRuntime::new(&program, &tasks);
-        let (ask, stop) = watch::channel(None);
-        let directory = Directory::new(&tasks);
         let served = endpoints::serve(listener, Arc::clone(&directory));
-        let all = planned
-            .iter()
-            .map(|(made, choices)| one(&processes, made, choices, &directory, args, stop.clone()));
+        let ran = async {
+            match docker {
+                Some(docker) => all(&docker.with_endpoints(&directory), &planned, &directory, args).await,
+                None => all(&ProcessRuntime::new(&program, &tasks), &planned, &directory, args).await,
+            }
+        };
         tokio::select! {
-            codes = futures_all(all) => codes.into_iter().find(|code| *code != 0).unwrap_or(0),
-            () = until_asked(ask) => 1,
+            code = ran => code,
             Err(e) = served => {
                 complain("error", format_args!("the metadata endpoint: {e}"));
                 1
@@ -243,6 +280,29 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     });
     say_aside(format_args!("files of the tasks are in {}", data.display()));
     Ok(ExitCode::from(code))
+}
+
+/// The Docker engine of this machine.
+async fn docker(args: &Run, tasks: &Tasks) -> Result<DockerRuntime, String> {
+    let docker = DockerRuntime::connect(&DockerRuntime::host(), tasks).await.map_err(|e| e.to_string())?;
+    let lines = Lines::new(|name, line| say(&format!("{name} | {line}\n")));
+    Ok(if args.follow { docker.with_lines(lines) } else { docker })
+}
+
+/// Runs all tasks at once. Gives the first exit code that is not 0.
+async fn all<R: Runtime>(
+    runtime: &R,
+    planned: &[(Planned, Choices)],
+    directory: &Arc<Directory>,
+    args: &Run,
+) -> u8 {
+    let (ask, stop) = watch::channel(None);
+    let all =
+        planned.iter().map(|(made, choices)| one(runtime, made, choices, directory, args, stop.clone()));
+    tokio::select! {
+        codes = futures_all(all) => codes.into_iter().find(|code| *code != 0).unwrap_or(0),
+        () = until_asked(ask) => 1,
+    }
 }
 
 /// Waits for all of them at once.
@@ -276,8 +336,8 @@ async fn until_asked(ask: watch::Sender<Option<String>>) {
     }
 }
 
-async fn one(
-    runtime: &ProcessRuntime,
+async fn one<R: Runtime>(
+    runtime: &R,
     planned: &Planned,
     choices: &Choices,
     directory: &Arc<Directory>,
@@ -448,7 +508,7 @@ pub(super) fn choices(args: &Run, data: &Path) -> Result<Choices, String> {
         data: data.to_owned(),
         environment: args.env.clone(),
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
-        images: BTreeMap::new(),
+        images: args.image.iter().cloned().collect(),
         volumes,
         secrets,
         endpoints: None,

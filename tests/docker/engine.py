@@ -1,7 +1,7 @@
 """A Docker engine of our own: dockerd with its own directories and socket, and one image made of a static busybox.
 
-Containers get no network; dockerd's log driver, which is what is tested, speaks from the host. Everything lives in one
-temporary directory and ends by the ids that this module started.
+Containers get no network, unless a bridge is asked for; dockerd's log driver, which is what is tested, speaks from the
+host. Everything lives in one temporary directory and ends by the ids that this module started.
 """
 import io
 import json
@@ -33,9 +33,10 @@ def missing():
 
 class Engine:
     """dockerd and the containers it runs. Use as a context. `credentials` go into dockerd's environment: that is
-    where its awslogs driver looks for them."""
+    where its awslogs driver looks for them. `network`: containers get a bridge of their own, without a way out of the
+    machine."""
 
-    def __init__(self, credentials=None):
+    def __init__(self, credentials=None, network=False):
         why = missing()
         if why:
             raise Skip(why)
@@ -44,6 +45,7 @@ class Engine:
         self.environment = dict(os.environ, DOCKER_HOST="unix://" + self.socket, DOCKER_CONFIG=self.base)
         self.credentials = dict(os.environ, **credentials or {})
         self.client, self.process, self.containers = find("docker"), None, []
+        self.bridge = "fl%d" % os.getpid() if network else None
 
     def __enter__(self):
         try:
@@ -58,12 +60,14 @@ class Engine:
 
     def start(self):
         ensure_cgroups()
+        if self.bridge:
+            make_bridge(self.bridge)
         path = lambda name: os.path.join(self.base, name)
         name = "fl%d" % os.getpid()
         with open(path("dockerd.log"), "wb") as log:
             self.process = subprocess.Popen(
                 [find("dockerd"), "--data-root", path("data"), "--exec-root", path("exec"),
-                 "--pidfile", path("docker.pid"), "-H", "unix://" + self.socket, "--bridge", "none",
+                 "--pidfile", path("docker.pid"), "-H", "unix://" + self.socket, "--bridge", self.bridge or "none",
                  "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--storage-driver", "vfs",
                  "--exec-opt", "native.cgroupdriver=cgroupfs", "--log-level", "warn",
                  "--containerd-namespace", name, "--containerd-plugins-namespace", name + "p"],
@@ -109,6 +113,8 @@ class Engine:
                 self.process.kill()
                 self.process.wait(10)
         end_pid(os.path.join(self.base, "exec", "containerd", "containerd.pid"))
+        if self.bridge:
+            subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
         unmount_below(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
 
@@ -145,6 +151,21 @@ def ensure_cgroups():
             os.mkdir(folder)
             if enabled != "1" or subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", folder]).returncode:
                 os.rmdir(folder)
+
+
+def make_bridge(name):
+    """A bridge with a network that nobody has; dockerd takes both as they are."""
+    if not find("ip"):
+        raise Skip("not installed: ip")
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    for third in range(16, 256):
+        address = "172.%d.%d.1/24" % (16 + os.getpid() % 16, third)
+        taken = subprocess.run(["ip", "-4", "route", "show", "to", "match", address.split("/")[0], "scope", "link"],
+                               capture_output=True, text=True).stdout
+        if not taken:
+            subprocess.run(["ip", "addr", "add", address, "dev", name], check=True)
+            break
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
 
 
 def end_pid(pidfile):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""End-to-end tests with a real Docker engine and its `fluentd` and `awslogs` log drivers.
+"""End-to-end tests with a real Docker engine: its `fluentd` and `awslogs` log drivers, and tasks in its containers.
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
@@ -18,6 +18,7 @@ import encoding
 import lossless
 import restart
 import small
+import tasks
 from support import suite
 
 
@@ -28,5 +29,5 @@ def stop(*_):
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS
-                       + drivers.TESTS,
+                       + drivers.TESTS + tasks.TESTS,
                        sys.argv[1:]))

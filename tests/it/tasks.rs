@@ -17,7 +17,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tasks");
 /// `firelane task run` with the output directory and the files of the task in `dir`.
 fn command(dir: &Path, file: &str) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(["task", "run", file, "--json", "--dir"]).arg(dir.join("d"));
+    command.args(["task", "run", file, "--runtime", "process", "--json", "--dir"]).arg(dir.join("d"));
     command.arg("--env").arg(format!("OUT_DIR={}", dir.join("out").display()));
     command
 }

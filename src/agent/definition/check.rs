@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::json::{CLIENT, Object};
 use super::model::{Condition, ContainerDefinition, LaunchType, NetworkMode, TaskDefinition, VolumeKind};
+use crate::agent::firelens::implicit_dependency;
 
 /// Fargate's pairs: CPU units; least MiB, most MiB, and the step between.
 const FARGATE: &[(u64, u64, u64, u64)] = &[
@@ -16,6 +17,9 @@ const FARGATE: &[(u64, u64, u64, u64)] = &[
     (8192, 16_384, 61_440, 4096),
     (16_384, 32_768, 122_880, 8192),
 ];
+
+/// CPU units of a task that is not on Fargate: an eighth to 192 vCPUs.
+const CPU: std::ops::RangeInclusive<u64> = 128..=196_608;
 
 pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     let path = |n: usize, field: &str| format!("{containers}[{n}]{field}");
@@ -32,7 +36,7 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     }
     let mut volumes = BTreeSet::new();
     for (n, v) in d.volumes.iter().enumerate() {
-        if !volumes.insert(v.name.as_str()) {
+        if !v.name.is_empty() && !volumes.insert(v.name.as_str()) {
             error(
                 format!("{}[{n}].name", o.at("volumes")),
                 format!("{:?} is the name of another volume, too", v.name),
@@ -42,6 +46,10 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
             let at = format!("{}[{n}].host.sourcePath", o.at("volumes"));
             error(at, "is not supported on Fargate".to_owned());
         }
+    }
+    if let Some(cpu) = d.cpu.filter(|cpu| d.launch_type != LaunchType::Fargate && !CPU.contains(cpu)) {
+        let text = format!("must be {} to {} CPU units, not {cpu}", CPU.start(), CPU.end());
+        o.notes.error(CLIENT, o.at("cpu"), text);
     }
     if d.launch_type == LaunchType::Fargate {
         fargate(d, o);
@@ -65,7 +73,7 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     for (n, c) in all.iter().enumerate() {
         container(d, c, &|field: &str, text: String| error(path(n, field), text));
     }
-    cycles(all, &|n, text| error(path(n, ".dependsOn"), text));
+    cycles(d, &|n, field, text| error(path(n, field), text));
     firelens(all, &|n: usize, field: &str, text: String| error(path(n, field), text));
 }
 
@@ -160,7 +168,7 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition, error: &dyn Fn(&str, S
                 error(&format!(".portMappings[{n}]"), "cannot be used with network mode none".to_owned());
             }
             (NetworkMode::Awsvpc | NetworkMode::Host, Some(host))
-                if host != 0 && host != port.container_port.0 =>
+                if host != 0 && port.container_port.0 != 0 && host != port.container_port.0 =>
             {
                 let text = format!(
                     "must be {}, as containerPort is, with network mode {}",
@@ -168,6 +176,10 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition, error: &dyn Fn(&str, S
                     d.network_mode.name()
                 );
                 error(&at, text);
+            }
+            (NetworkMode::Host, _) if port.container_port.0 != port.container_port.1 => {
+                let text = "is for network modes bridge and awsvpc, not host".to_owned();
+                error(&format!(".portMappings[{n}].containerPortRange"), text);
             }
             (_, Some(host)) if host != 0 && port.container_port.0 != port.container_port.1 => {
                 error(&at, "cannot stand beside containerPortRange".to_owned());
@@ -177,22 +189,56 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition, error: &dyn Fn(&str, S
     }
 }
 
-/// Says it of each container that waits for itself.
-fn cycles(all: &[ContainerDefinition], error: &dyn Fn(usize, String)) {
-    let next: BTreeMap<&str, Vec<&str>> = all
+/// Says it of each container that waits for itself: by dependsOn, or because what shares its volumes, what it links to and
+/// its log router start before it.
+fn cycles(d: &TaskDefinition, error: &dyn Fn(usize, &str, String)) {
+    let all = &d.container_definitions;
+    let find = |name: &str| all.iter().position(|c| c.name == name);
+    // Of each container: for whom it waits, and which field says so.
+    let waits: Vec<BTreeMap<usize, String>> = all
         .iter()
-        .map(|c| (c.name.as_str(), c.depends_on.iter().map(|d| d.container_name.as_str()).collect()))
-        .collect();
-    for (n, c) in all.iter().enumerate() {
-        let mut seen = BTreeSet::new();
-        let mut todo: Vec<&str> = next.get(c.name.as_str()).cloned().unwrap_or_default();
-        while let Some(name) = todo.pop() {
-            if name == c.name {
-                error(n, format!("container {} waits for itself, by way of what it depends on", c.name));
-                break;
+        .enumerate()
+        .map(|(n, c)| {
+            let mut found = BTreeMap::new();
+            for other in c.depends_on.iter().filter_map(|d| find(&d.container_name)) {
+                found.entry(other).or_insert_with(|| ".dependsOn".to_owned());
             }
-            if seen.insert(name) {
-                todo.extend(next.get(name).into_iter().flatten());
+            for (at, from) in c.volumes_from.iter().enumerate() {
+                if let Some(other) = find(&from.source_container).filter(|other| *other != n) {
+                    found.entry(other).or_insert_with(|| format!(".volumesFrom[{at}].sourceContainer"));
+                }
+            }
+            for (at, link) in c.links.iter().enumerate() {
+                if let Some(other) = find(link.split(':').next().unwrap_or(link)).filter(|other| *other != n)
+                {
+                    found.entry(other).or_insert_with(|| format!(".links[{at}]"));
+                }
+            }
+            if let Some(other) = implicit_dependency(d, c).and_then(|d| find(&d.container_name)) {
+                found.entry(other).or_insert_with(|| ".logConfiguration".to_owned());
+            }
+            found
+        })
+        .collect();
+    let reaches = |from: usize, goal: usize| {
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![from];
+        while let Some(at) = todo.pop() {
+            if at == goal {
+                return true;
+            }
+            if seen.insert(at) {
+                todo.extend(waits.get(at).into_iter().flat_map(BTreeMap::keys));
+            }
+        }
+        false
+    };
+    for (n, (c, waits)) in all.iter().zip(&waits).enumerate() {
+        let mut said = BTreeSet::new();
+        for (other, field) in waits.iter().filter(|(other, _)| reaches(**other, n)) {
+            let name = all.get(*other).map_or("", |c| c.name.as_str());
+            if said.insert(field) {
+                error(n, field, format!("container {} waits for itself, by way of {name}", c.name));
             }
         }
     }
@@ -215,7 +261,7 @@ fn firelens(all: &[ContainerDefinition], error: &dyn Fn(usize, &str, String)) {
             continue;
         };
         let Some(kind) = kind else {
-            let text = "When a container uses the awsfirelens log driver, the task definition must have a container with firelensConfiguration";
+            let text = "When awsfirelens log driver is specified in log configuration, a firelens configuration object must be configured in one of the containers.";
             error(n, ".logConfiguration.logDriver", text.to_owned());
             continue;
         };

@@ -5,10 +5,11 @@
 
 use super::json::{CLIENT, Object};
 use super::model::{
-    Condition, ContainerDefinition, Dependency, FirelensConfiguration, HealthCheck, LaunchType,
-    LinuxParameters, LogConfiguration, MountPoint, PortMapping, RestartPolicy, Secret, Ulimit, VolumeFrom,
+    Condition, ContainerDefinition, Dependency, HealthCheck, LaunchType, LinuxParameters, MountPoint,
+    PortMapping, RestartPolicy, Secret, Ulimit, VolumeFrom,
 };
 use super::read::{check_name, is_placeholder, required};
+use super::{extras, logs};
 
 const ULIMITS: &[&str] = &[
     "core",
@@ -27,19 +28,12 @@ const ULIMITS: &[&str] = &[
     "sigpending",
     "stack",
 ];
-const DRIVERS: &[&str] = &[
-    "awslogs",
-    "awsfirelens",
-    "fluentd",
-    "gelf",
-    "journald",
-    "json-file",
-    "splunk",
-    "syslog",
-    "none",
-    "logentries",
-];
-const FARGATE_DRIVERS: &[&str] = &["awslogs", "awsfirelens", "splunk"];
+/// Characters of an image's name.
+const IMAGE_MAX: usize = 255;
+/// Port ranges of one container.
+const RANGES_MAX: usize = 100;
+/// Environment files of one container.
+const FILES_MAX: usize = 10;
 /// Any whole number from 0 on.
 const COUNT: std::ops::RangeInclusive<i64> = 0..=i64::MAX;
 
@@ -51,6 +45,10 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
         ..Default::default()
     };
     check_name(&o, "name", &c.name);
+    if c.image.chars().count() > IMAGE_MAX {
+        let text = format!("must have at most {IMAGE_MAX} characters, not {}", c.image.chars().count());
+        o.notes.error(CLIENT, o.at("image"), text);
+    }
     c.essential = o.boolean("essential", true);
     c.cpu = o.unsigned("cpu", 0..=262_144).unwrap_or(0);
     c.memory = o.unsigned("memory", COUNT).filter(|m| *m > 0);
@@ -69,15 +67,15 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     c.environment = pairs(&o, "environment", "name", "value");
     c.environment_files = environment_files(&o);
     c.secrets = secrets(&o, "secrets");
-    c.port_mappings = o.objects("portMappings").into_iter().filter_map(port).collect();
+    c.port_mappings = ports(&o);
     c.mount_points = o.objects("mountPoints").into_iter().map(mount_point).collect();
     c.volumes_from = o.objects("volumesFrom").into_iter().map(volume_from).collect();
     c.links = o.strings("links").unwrap_or_default();
     if let Some(linux) = o.object("linuxParameters") {
         c.linux_parameters = self::linux(linux, fargate);
     }
-    c.depends_on = o.objects("dependsOn").into_iter().filter_map(dependency).collect();
-    let timeout = |name| o.unsigned(name, if fargate { 0..=120 } else { COUNT }).filter(|n| *n > 0);
+    c.depends_on = o.objects("dependsOn").into_iter().map(dependency).collect();
+    let timeout = |name| o.unsigned(name, if fargate { 2..=120 } else { COUNT }).filter(|n| *n > 0);
     (c.start_timeout, c.stop_timeout) = (timeout("startTimeout"), timeout("stopTimeout"));
     c.health_check = o.object("healthCheck").map(health_check);
     c.ulimits = o.objects("ulimits").into_iter().map(ulimit).collect();
@@ -94,16 +92,20 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     c.dns_search_domains = o.strings("dnsSearchDomains").unwrap_or_default();
     c.extra_hosts = pairs(&o, "extraHosts", "hostname", "ipAddress");
     c.docker_security_options = o.strings("dockerSecurityOptions").unwrap_or_default();
+    security_options(&o, &c.docker_security_options);
     c.system_controls = pairs(&o, "systemControls", "namespace", "value");
     c.restart_policy = o.object("restartPolicy").and_then(restart_policy);
-    c.log_configuration = o.object("logConfiguration").map(|log| log_configuration(log, fargate));
-    c.firelens_configuration = o.object("firelensConfiguration").map(firelens);
+    c.log_configuration = o.object("logConfiguration").map(|log| logs::log_configuration(log, fargate));
+    c.firelens_configuration = o.object("firelensConfiguration").map(|f| logs::firelens(f, fargate));
+    if c.firelens_configuration.is_some() {
+        logs::router_user(&o, c.user.as_deref());
+    }
+    extras::resources(&o, fargate);
     o.cannot(&[
-        ("resourceRequirements", "the agent gives out no GPUs"),
         ("credentialSpecs", "there is no Active Directory"),
         ("repositoryCredentials", "images are not pulled from private registries yet"),
+        ("versionConsistency", "an image is what its name stands for when the task starts"),
     ]);
-    o.pass_over(&["versionConsistency"]);
     if fargate {
         for (field, set) in [
             ("privileged", c.privileged),
@@ -138,14 +140,24 @@ fn pairs(
 
 fn environment_files(o: &Object<'_>) -> Vec<String> {
     let list = o.objects("environmentFiles");
-    if list.len() > 10 {
-        o.notes.error(CLIENT, o.at("environmentFiles"), format!("has at most 10 files, not {}", list.len()));
+    if list.len() > FILES_MAX {
+        let text = format!("has at most {FILES_MAX} files, not {}", list.len());
+        o.notes.error(CLIENT, o.at("environmentFiles"), text);
     }
     let file = |f: Object<'_>| {
         let value = required(&f, "value");
+        if !f.has("type") {
+            f.notes.error(CLIENT, f.at("type"), "must be given: s3");
+        }
         f.one_of("type", &["s3"]);
-        if !value.is_empty() && !value.ends_with(".env") && !is_placeholder(&value) {
-            f.notes.error(CLIENT, f.at("value"), format!("{value:?} must end with .env"));
+        if !value.is_empty() && !is_placeholder(&value) {
+            let at = f.at("value");
+            if !logs::is_object(&value) {
+                let text = format!("must be the ARN of an S3 object: arn:aws:s3:::bucket/key, not {value:?}");
+                f.notes.error(CLIENT, at, text);
+            } else if !value.ends_with(".env") {
+                f.notes.error(CLIENT, at, format!("{value:?} must end with .env"));
+            }
         }
         f.finish();
         value
@@ -153,7 +165,26 @@ fn environment_files(o: &Object<'_>) -> Vec<String> {
     list.into_iter().map(file).collect()
 }
 
-fn secrets(o: &Object<'_>, list: &'static str) -> Vec<Secret> {
+/// What ECS passes on to docker.
+fn security_options(o: &Object<'_>, all: &[String]) {
+    for (n, option) in all.iter().enumerate() {
+        let known = option == "no-new-privileges"
+            || ["apparmor:", "label:", "credentialspec:"]
+                .iter()
+                .any(|kind| option.strip_prefix(kind).is_some_and(|value| !value.is_empty()));
+        let at = format!("{}[{n}]", o.at("dockerSecurityOptions"));
+        if !known && !is_placeholder(option) {
+            let text = format!(
+                "must be no-new-privileges, apparmor:PROFILE, label:VALUE or credentialspec:FILE, not {option:?}"
+            );
+            o.notes.error(CLIENT, at, text);
+        } else if option.starts_with("credentialspec:") {
+            o.notes.warn(at, "has no effect on one machine: there is no Active Directory");
+        }
+    }
+}
+
+pub(super) fn secrets(o: &Object<'_>, list: &'static str) -> Vec<Secret> {
     let secret = |s: Object<'_>| {
         let found = Secret { name: required(&s, "name"), value_from: required(&s, "valueFrom") };
         s.finish();
@@ -162,7 +193,18 @@ fn secrets(o: &Object<'_>, list: &'static str) -> Vec<Secret> {
     o.objects(list).into_iter().map(secret).collect()
 }
 
-fn port(o: Object<'_>) -> Option<PortMapping> {
+fn ports(o: &Object<'_>) -> Vec<PortMapping> {
+    let list = o.objects("portMappings");
+    let ranges = list.iter().filter(|p| p.has("containerPortRange")).count();
+    if ranges > RANGES_MAX {
+        let text = format!("has at most {RANGES_MAX} port ranges, not {ranges}");
+        o.notes.error(CLIENT, o.at("portMappings"), text);
+    }
+    list.into_iter().map(port).collect()
+}
+
+/// A port; 0 where it is none, so that those after it keep their places.
+fn port(o: Object<'_>) -> PortMapping {
     let port = |name| o.unsigned(name, 0..=65_535).and_then(|p| u16::try_from(p).ok());
     let (inside, outside) = (port("containerPort"), port("hostPort"));
     let range = o.string("containerPortRange");
@@ -175,7 +217,9 @@ fn port(o: Object<'_>) -> Option<PortMapping> {
         }
     }
     o.one_of("appProtocol", &["http", "http2", "grpc"]);
-    let found = match (inside, &range) {
+    let why = "there is no Service Connect";
+    o.cannot(&[("name", why), ("appProtocol", why)]);
+    let container_port = match (inside, &range) {
         (Some(_), Some(_)) => {
             o.notes.error(CLIENT, o.at("containerPortRange"), "cannot stand beside containerPort");
             None
@@ -199,7 +243,7 @@ fn port(o: Object<'_>) -> Option<PortMapping> {
         }
     };
     o.finish();
-    found.map(|container_port| PortMapping { container_port, host_port: outside, udp })
+    PortMapping { container_port: container_port.unwrap_or_default(), host_port: outside, udp }
 }
 
 fn mount_point(o: Object<'_>) -> MountPoint {
@@ -280,20 +324,20 @@ fn linux(o: Object<'_>, fargate: bool) -> LinuxParameters {
     l
 }
 
-fn dependency(o: Object<'_>) -> Option<Dependency> {
+/// A dependency; one without a condition is checked as if it had the weakest.
+fn dependency(o: Object<'_>) -> Dependency {
     let container_name = required(&o, "containerName");
     if !o.has("condition") {
         o.notes.error(CLIENT, o.at("condition"), "must be given");
     }
     let condition = match o.one_of("condition", &["START", "COMPLETE", "SUCCESS", "HEALTHY"]) {
-        Some("START") => Some(Condition::Start),
-        Some("COMPLETE") => Some(Condition::Complete),
-        Some("SUCCESS") => Some(Condition::Success),
-        Some("HEALTHY") => Some(Condition::Healthy),
-        _ => None,
+        Some("COMPLETE") => Condition::Complete,
+        Some("SUCCESS") => Condition::Success,
+        Some("HEALTHY") => Condition::Healthy,
+        _ => Condition::Start,
     };
     o.finish();
-    condition.map(|condition| Dependency { container_name, condition })
+    Dependency { container_name, condition }
 }
 
 fn health_check(o: Object<'_>) -> HealthCheck {
@@ -352,77 +396,4 @@ fn restart_policy(o: Object<'_>) -> Option<RestartPolicy> {
     };
     o.finish();
     enabled.then_some(policy)
-}
-
-fn log_configuration(o: Object<'_>, fargate: bool) -> LogConfiguration {
-    if !o.has("logDriver") {
-        o.notes.error(CLIENT, o.at("logDriver"), "must be given");
-    }
-    let drivers = if fargate { FARGATE_DRIVERS } else { DRIVERS };
-    let log_driver = o.one_of("logDriver", drivers).unwrap_or_default().to_owned();
-    let log = LogConfiguration {
-        log_driver,
-        options: o.map("options"),
-        secret_options: secrets(&o, "secretOptions"),
-    };
-    if log.log_driver == "awslogs" {
-        if !log.options.contains_key("awslogs-group") {
-            o.notes.error(CLIENT, o.at("options"), "awslogs needs awslogs-group");
-        }
-        if fargate && !log.options.contains_key("awslogs-stream-prefix") {
-            o.notes.error(CLIENT, o.at("options"), "awslogs needs awslogs-stream-prefix on Fargate");
-        }
-    }
-    if let Some(limit) =
-        log.options.get("log-driver-buffer-limit").filter(|_| log.log_driver == "awsfirelens")
-        && !limit.parse().is_ok_and(|n: u64| n <= 536_870_912)
-    {
-        let at = o.at("options.log-driver-buffer-limit");
-        o.notes.error(CLIENT, at, format!("must be a whole number of at most 536870912, not {limit:?}"));
-    }
-    o.finish();
-    log
-}
-
-fn firelens(o: Object<'_>) -> FirelensConfiguration {
-    if !o.has("type") {
-        o.notes.error(CLIENT, o.at("type"), "must be given");
-    }
-    let kind = o.one_of("type", &["fluentbit", "fluentd"]).unwrap_or_default().to_owned();
-    let f = FirelensConfiguration { r#type: kind, options: o.map("options") };
-    let at = |name: &str| o.at(&format!("options.{name}"));
-    match f.options.get("config-file-type").map(String::as_str) {
-        None | Some("file") => {}
-        Some("s3") => {
-            let arn = f
-                .options
-                .get("config-file-value")
-                .is_none_or(|v| is_placeholder(v) || v.starts_with("arn:") && v.contains(":s3:::"));
-            if !arn {
-                o.notes.error(
-                    CLIENT,
-                    at("config-file-value"),
-                    "must be the ARN of an S3 object: arn:aws:s3:::bucket/key",
-                );
-            }
-        }
-        Some(other) => {
-            o.notes.error(CLIENT, at("config-file-type"), format!("must be s3 or file, not {other:?}"))
-        }
-    }
-    if f.options.contains_key("config-file-type")
-        && f.options.get("config-file-value").is_none_or(String::is_empty)
-    {
-        o.notes.error(CLIENT, at("config-file-value"), "must be given where config-file-type is");
-    }
-    let flag = f.options.get("enable-ecs-log-metadata");
-    let bools = ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
-    if let Some(flag) = flag.filter(|flag| !bools.contains(&flag.as_str())) {
-        o.notes.warn(
-            at("enable-ecs-log-metadata"),
-            format!("{flag:?} is neither true nor false: ECS takes it as false"),
-        );
-    }
-    o.finish();
-    f
 }

@@ -4,9 +4,10 @@
 //! so that one run finds it all. `null` is as good as absent.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -39,17 +40,25 @@ pub(super) const PARAMETER: &str = "InvalidParameterException";
 pub(super) const CLIENT: &str = "ClientException";
 /// More is not said of one file.
 const MOST: usize = 1000;
+/// Stands where an object should be.
+static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    /// Elements of lists that are of the wrong kind. They keep their places, so that what is said of others names the index
+    /// in the file; nothing more is said of themselves.
+    broken: RefCell<HashSet<String>>,
 }
 
 impl Notes {
     pub(super) fn error(&self, kind: &'static str, path: impl Into<String>, text: impl Into<String>) {
         let problem = Problem { path: path.into(), kind: Some(kind), text: text.into() };
+        if self.is_broken(&problem.path) {
+            return;
+        }
         let mut errors = self.errors.borrow_mut();
         if errors.len() < MOST {
             errors.push(problem);
@@ -58,10 +67,25 @@ impl Notes {
 
     pub(super) fn warn(&self, path: impl Into<String>, text: impl Into<String>) {
         let problem = Problem { path: path.into(), kind: None, text: text.into() };
+        if self.is_broken(&problem.path) {
+            return;
+        }
         let mut warnings = self.warnings.borrow_mut();
         if warnings.len() < MOST {
             warnings.push(problem);
         }
+    }
+
+    fn broken(&self, path: String, text: String) {
+        self.error(PARAMETER, path.clone(), text);
+        self.broken.borrow_mut().insert(path);
+    }
+
+    /// Whether a path is that of a broken element, or inside it.
+    fn is_broken(&self, path: &str) -> bool {
+        let broken = self.broken.borrow();
+        let ends = path.match_indices(['.', '[']).map(|(at, _)| at).chain([path.len()]);
+        !broken.is_empty() && ends.into_iter().any(|at| path.get(..at).is_some_and(|p| broken.contains(p)))
     }
 
     pub(super) fn into_both(self) -> (Vec<Problem>, Vec<Problem>) {
@@ -180,27 +204,28 @@ impl<'v> Object<'v> {
         }
     }
 
+    /// The texts of a list. What is no text keeps its place, as an empty one.
     pub(super) fn strings(&self, name: &'static str) -> Option<Vec<String>> {
         self.get(name)?;
         let text = |(path, value): (String, &Value)| {
             if value.as_str().is_none() {
-                self.notes.error(PARAMETER, path, format!("must be a string, not {}", kind(value)));
+                self.notes.broken(path, format!("must be a string, not {}", kind(value)));
             }
-            value.as_str().map(str::to_owned)
+            value.as_str().unwrap_or_default().to_owned()
         };
-        Some(self.list(name).into_iter().filter_map(text).collect())
+        Some(self.list(name).into_iter().map(text).collect())
     }
 
-    /// The objects of a list.
+    /// The objects of a list. What is none keeps its place, as an empty one.
     pub(super) fn objects(&self, name: &'static str) -> Vec<Object<'v>> {
         let object = |(path, value): (String, &'v Value)| match value {
-            Value::Object(map) => Some(Object::new(map, path, self.notes)),
+            Value::Object(map) => Object::new(map, path, self.notes),
             other => {
-                self.notes.error(PARAMETER, path, format!("must be an object, not {}", kind(other)));
-                None
+                self.notes.broken(path.clone(), format!("must be an object, not {}", kind(other)));
+                Object::new(&NOTHING, path, self.notes)
             }
         };
-        self.list(name).into_iter().filter_map(object).collect()
+        self.list(name).into_iter().map(object).collect()
     }
 
     pub(super) fn object(&self, name: &'static str) -> Option<Object<'v>> {
@@ -234,10 +259,21 @@ impl<'v> Object<'v> {
         self.asked.borrow_mut().extend(names);
     }
 
-    /// Fields that one machine cannot honour: a warning for each that is there.
+    /// Whether a field says anything: `[]`, `{}`, `""` and false are what a field holds that nobody set.
+    pub(super) fn says(&self, name: &'static str) -> bool {
+        self.get(name).is_some_and(|value| match value {
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            Value::Bool(value) => *value,
+            _ => true,
+        })
+    }
+
+    /// Fields that one machine cannot honour: a warning for each that says anything.
     pub(super) fn cannot(&self, names: &[(&'static str, &str)]) {
         for (name, why) in names {
-            if self.has(name) {
+            if self.says(name) {
                 self.notes.warn(self.at(name), format!("has no effect on one machine: {why}"));
             }
         }

@@ -6,11 +6,14 @@
 
 mod check;
 mod container;
+mod extras;
 mod json;
+mod logs;
 mod model;
 mod read;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 pub use json::Problem;
 pub use model::{

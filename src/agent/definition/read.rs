@@ -5,15 +5,16 @@
 
 use serde_json::Value;
 
-use super::check;
-use super::container;
 use super::json::{CLIENT, Notes, Object, PARAMETER, Problem};
-use super::model::{LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind};
+use super::model::{LaunchType, NetworkMode, TaskDefinition};
+use super::{check, container, extras, volumes};
 
 /// The largest file; ECS takes 64 KiB.
 const SIZE_MAX: usize = 1 << 20;
 /// Containers of one task.
 const CONTAINERS_MAX: usize = 10;
+/// Of more than ten containers so many are looked at: what is said of them grows with the square of their number.
+const READ_MAX: usize = 100;
 
 /// A definition that ECS would take.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +50,8 @@ pub fn read(text: &[u8]) -> Result<Checked, Vec<Problem>> {
     let object = match wrapped {
         Some(inner) => {
             let outside = Object::new(outer, String::new(), &notes);
-            outside.pass_over(&["taskDefinition", "tags", "ResponseMetadata"]);
+            outside.pass_over(&["taskDefinition", "ResponseMetadata"]);
+            extras::tags(&outside);
             outside.finish();
             Object::new(inner, "taskDefinition".to_owned(), &notes)
         }
@@ -95,8 +97,8 @@ fn definition(o: Object<'_>) -> TaskDefinition {
     d.pid_mode = o.one_of("pidMode", &["host", "task"]).map(str::to_owned);
     d.ipc_mode = o.one_of("ipcMode", &["host", "task", "none"]).map(str::to_owned);
     platform(&o);
-    d.volumes = o.objects("volumes").into_iter().map(volume).collect();
-    let containers = o.objects("containerDefinitions");
+    d.volumes = o.objects("volumes").into_iter().map(volumes::read).collect();
+    let mut containers = o.objects("containerDefinitions");
     if containers.is_empty() {
         o.notes.error(
             CLIENT,
@@ -109,16 +111,10 @@ fn definition(o: Object<'_>) -> TaskDefinition {
         o.notes.error(CLIENT, o.at("containerDefinitions"), text);
     }
     let path = o.at("containerDefinitions");
+    containers.truncate(READ_MAX);
     d.container_definitions = containers.into_iter().map(|c| container::read(c, d.launch_type)).collect();
-    o.cannot(&[
-        ("placementConstraints", "there is nothing to choose from"),
-        ("ephemeralStorage", "the disk is the machine's"),
-        ("proxyConfiguration", "there is no App Mesh"),
-        ("inferenceAccelerators", "there are none"),
-    ]);
+    extras::task(&o, &d);
     o.pass_over(&[
-        "tags",
-        "enableFaultInjection",
         // What DescribeTaskDefinition adds.
         "taskDefinitionArn",
         "status",
@@ -204,60 +200,4 @@ fn platform(o: &Object<'_>) {
         );
     }
     p.finish();
-}
-
-fn volume(o: Object<'_>) -> Volume {
-    let mut v = Volume { name: required(&o, "name"), kind: VolumeKind::Task };
-    check_name(&o, "name", &v.name);
-    let mut kinds = Vec::new();
-    if let Some(host) = o.object("host") {
-        let source = host.string("sourcePath").filter(|s| !s.is_empty());
-        host.finish();
-        if let Some(source) = source {
-            kinds.push(VolumeKind::Host(source));
-        }
-    }
-    if let Some(docker) = o.object("dockerVolumeConfiguration") {
-        let shared = docker.one_of("scope", &["task", "shared"]) == Some("shared");
-        let autoprovision = docker.boolean("autoprovision", false);
-        if autoprovision && !shared {
-            docker.notes.error(CLIENT, docker.at("autoprovision"), "is for volumes of scope shared only");
-        }
-        kinds.push(VolumeKind::Docker {
-            shared,
-            autoprovision,
-            driver: docker.string("driver"),
-            driver_opts: docker.map("driverOpts"),
-            labels: docker.map("labels"),
-        });
-        docker.finish();
-    }
-    let elsewhere = [
-        ("efsVolumeConfiguration", "an EFS file system"),
-        ("fsxWindowsFileServerVolumeConfiguration", "an FSx file server"),
-        ("s3filesVolumeConfiguration", "an S3 file system"),
-    ];
-    for (field, what) in elsewhere {
-        if o.has(field) {
-            kinds.push(VolumeKind::Elsewhere(what.to_owned()));
-            let text = format!(
-                "{what} is not on this machine: give a path in its place with --volume {}=PATH",
-                v.name
-            );
-            o.notes.warn(o.at(field), text);
-        }
-    }
-    if o.boolean("configuredAtLaunch", false) {
-        kinds.push(VolumeKind::Elsewhere("a volume that is configured at launch".to_owned()));
-    }
-    if kinds.len() > 1 {
-        o.notes.error(
-            CLIENT,
-            o.path.clone(),
-            format!("volume {} is of more than one kind; keep one", v.name),
-        );
-    }
-    v.kind = kinds.into_iter().next().unwrap_or_default();
-    o.finish();
-    v
 }

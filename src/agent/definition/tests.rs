@@ -94,7 +94,7 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     has(
         "containerDefinitions[0].dependsOn[0].condition: must be one of START, COMPLETE, SUCCESS, HEALTHY, not \"STARTED\"",
     );
-    has("containerDefinitions[0].dependsOn[0].containerName: there is no container \"nobody\"");
+    has("containerDefinitions[0].dependsOn[1].containerName: there is no container \"nobody\"");
     has("containerDefinitions[0].mountPoints[0].sourceVolume: Unknown volume 'v'.");
     has(
         "containerDefinitions[0].logConfiguration.options.workers: must be a string, not a number; write it in quotes",
@@ -202,7 +202,7 @@ fn firelens_has_one_router_with_a_plugin_for_each_that_logs_through_it() {
             .any(|e| e.contains("containerDefinitions[1].firelensConfiguration: a task has one log router"))
     );
     let none = refused(|task| drop(task["containerDefinitions"].as_array_mut().unwrap().remove(1)));
-    assert!(none[0].contains("must have a container with firelensConfiguration"));
+    assert!(none[0].contains("a firelens configuration object must be configured in one of the containers"));
     let lower =
         refused(web("logConfiguration", json!({"logDriver": "awsfirelens", "options": {"name": "stdout"}})));
     assert!(lower[0].contains("missing output key Name"));
@@ -264,6 +264,8 @@ fn ports_fit_the_network_mode() {
             .contains("containerPort: must be 1 to 65535")
     );
 }
+
+mod limits;
 
 mod properties {
     use proptest::prelude::*;

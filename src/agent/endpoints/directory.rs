@@ -15,7 +15,7 @@ use super::limit::Limit;
 use super::role::{Role, Roles};
 use crate::agent::engine::View;
 use crate::agent::plan::TaskPlan;
-use crate::agent::runtime::{States, TaskHandle};
+use crate::agent::runtime::{ContainerState, States, TaskHandle};
 use crate::rt::Tasks;
 
 /// An id has so many characters at most; what is longer is nobody's.
@@ -135,7 +135,8 @@ impl Entry {
     pub(super) async fn look<R>(&self, look: impl FnOnce(&Snapshot<'_>) -> R) -> R {
         let (view, states) = (self.view.borrow().clone(), self.states.borrow().clone());
         let mut addresses = BTreeMap::new();
-        for (name, _) in states.containers.iter().filter(|(_, state)| state.made.is_none()) {
+        let told = |state: &ContainerState| state.made.as_ref().is_some_and(|made| !made.networks.is_empty());
+        for (name, _) in states.containers.iter().filter(|(_, state)| !told(state)) {
             if let Some(address) = self.source.address(name.clone()).await {
                 addresses.insert(name.clone(), address);
             }

@@ -298,9 +298,9 @@ fn log(plan: &ContainerPlan) -> (Option<&str>, BTreeMap<&str, &str>) {
 fn ports(task: &TaskPlan, plan: &ContainerPlan, state: &ContainerState, v4: bool) -> Vec<Port> {
     let protocol = |udp: bool| if udp { "udp" } else { "tcp" };
     let awsvpc = task.network_mode == NetworkMode::Awsvpc;
-    let made = match &state.made {
+    let made = match state.made.as_ref().filter(|made| !awsvpc || !made.ports.is_empty()) {
         Some(made) => made.ports.clone(),
-        // What has the machine's own network is reached where it listens.
+        // What has the machine's own network, or one that it shares, is reached where it listens.
         None => {
             let mappings = plan.definition.port_mappings.iter();
             mappings
@@ -346,7 +346,7 @@ fn volumes(task: &TaskPlan, plan: &ContainerPlan, state: &ContainerState) -> Vec
 
 fn networks(now: &Snapshot<'_>, plan: &ContainerPlan, state: &ContainerState, v4: bool) -> Vec<Network> {
     let awsvpc = now.plan.network_mode == NetworkMode::Awsvpc;
-    let made = match &state.made {
+    let made = match state.made.as_ref().filter(|made| !made.networks.is_empty()) {
         Some(made) => made.networks.clone(),
         None => {
             // Docker gives an empty address where a container has none of its own.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+const METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
 /// The address that containers know on ECS; behind it is a listener of the task's own.
 const LINK_LOCAL: &str = "http://169.254.170.2";
 
@@ -29,12 +30,18 @@ impl Base {
         Base { url: LINK_LOCAL.to_owned(), relative: true }
     }
 
+    /// Whether an environment has it.
+    pub fn is_told(&self, environment: &[(String, String)]) -> bool {
+        let uri = environment.iter().find(|(name, _)| name == METADATA);
+        uri.is_some_and(|(_, uri)| uri.strip_prefix(&self.url).is_some_and(|rest| rest.starts_with('/')))
+    }
+
     /// The variables of a container. `credentials`: the id of the task role's, where there is a role.
     pub fn variables(&self, id: &str, credentials: Option<&str>) -> Vec<(String, String)> {
         let url = &self.url;
         let mut all = vec![
             ("ECS_CONTAINER_METADATA_URI".to_owned(), format!("{url}/v3/{id}")),
-            ("ECS_CONTAINER_METADATA_URI_V4".to_owned(), format!("{url}/v4/{id}")),
+            (METADATA.to_owned(), format!("{url}/v4/{id}")),
             ("ECS_AGENT_URI".to_owned(), format!("{url}/api/{id}")),
         ];
         all.extend(credentials.map(|id| {
@@ -61,6 +68,10 @@ mod tests {
         let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:81/v2/credentials/c");
         let base = Base::of(SocketAddr::from(([127, 0, 0, 1], 81)));
         assert_eq!(at(base.clone()), (full.0.to_owned(), full.1.to_owned()));
+        assert!(
+            base.is_told(&base.variables("i", None))
+                && !Base::link_local().is_told(&base.variables("i", None))
+        );
         let without = base.variables("i", None);
         assert_eq!(without.len(), 3);
         assert!(without.contains(&("ECS_AGENT_URI".to_owned(), "http://127.0.0.1:81/api/i".to_owned())));

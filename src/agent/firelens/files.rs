@@ -1,12 +1,30 @@
 //! FireLens's files of a task: where the router finds its configuration, and where its socket will be.
 //!
 //! Enters: a directory, the configuration's text, the router's user. Leaves: `config/fluent.conf` and `socket/`, as the ECS
-//! agent makes them. Can go wrong: the disk; a user that is no number, which the ECS agent refuses, too.
+//! agent makes them, and the moment when the router listens there. Can go wrong: the disk; a user that is no number, which the ECS agent refuses, too.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a router may take to have its socket, before the others are started all the same.
+const LISTENS: Duration = Duration::from_secs(3);
+const LISTENS_AGAIN: Duration = Duration::from_millis(2);
+
+/// Waits until the router accepts at its socket, has `ended`, or takes too long. ECS does not wait; here nothing that a
+/// short-lived container prints is to be lost to a router that is about to listen.
+pub async fn listens(socket: &Path, ended: impl Fn() -> bool) {
+    let deadline = Instant::now() + LISTENS;
+    while !ended() && Instant::now() < deadline {
+        if UnixStream::connect(socket).is_ok() {
+            return;
+        }
+        tokio::time::sleep(LISTENS_AGAIN).await;
+    }
+}
 
 /// Makes them. A file that is there is replaced whole.
 ///

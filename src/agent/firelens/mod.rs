@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::definition::{Condition, ContainerDefinition, Dependency, NetworkMode, TaskDefinition};
 
-pub use files::write;
+pub use files::{listens, write};
 pub use options::{Kind, Options, Source};
 
 /// Where the router listens for who does not log through its socket.

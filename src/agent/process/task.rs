@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,13 +20,10 @@ use super::convert::{self, CONFIG};
 use super::router;
 use super::spec::{Call, Mount, Stats};
 use crate::agent::drivers::random_id;
+use crate::agent::firelens;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
 use crate::record::Time;
-
-/// How long a router may take to have its socket, before the others are started all the same.
-const LISTENS: Duration = Duration::from_secs(3);
-const LISTENS_AGAIN: Duration = Duration::from_millis(2);
 
 /// A task and its supervisor.
 #[derive(Debug)]
@@ -68,13 +64,7 @@ impl ProcessTask {
         let router = self.plan.containers.iter().find(|c| c.definition.name == name);
         let run = router.and_then(|r| r.binds.iter().find(|(_, target, _)| target == "/var/run"));
         let Some((dir, ..)) = run else { return };
-        let (socket, deadline) = (dir.join("fluent.sock"), Instant::now() + LISTENS);
-        while self.known(name) != Some(Status::Exited) && Instant::now() < deadline {
-            if StdStream::connect(&socket).is_ok() {
-                return;
-            }
-            tokio::time::sleep(LISTENS_AGAIN).await;
-        }
+        firelens::listens(&dir.join("fluent.sock"), || self.known(name) == Some(Status::Exited)).await;
     }
 
     /// Makes the directories of volumes; docker makes those of the host that are missing, too.

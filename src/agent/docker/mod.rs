@@ -1,0 +1,89 @@
+//! The docker runtime: containers by a Docker engine of this machine.
+//!
+//! ```text
+//! agent -> task -> body, mounts, network, images, pause -> api ==unix socket==> dockerd
+//!            |---> watcher <- inspect <-------------------- api
+//!            |---> lines (what is followed)
+//! ```
+//! Enters: what a task is to start. Leaves: containers with the names, labels, limits, mounts, networks and log drivers that
+//! the ECS agent gives them. They outlive the agent, which finds them again by the label with the task's ARN. Can go wrong:
+//! what the engine refuses, with ECS's names and the engine's words.
+
+mod api;
+mod body;
+mod images;
+mod inspect;
+mod lines;
+mod mounts;
+mod network;
+mod pause;
+mod task;
+mod watcher;
+
+use std::sync::Arc;
+
+use super::endpoints::Directory;
+use super::plan::TaskPlan;
+use super::runtime::{Failure, Runtime};
+use crate::rt::Tasks;
+use api::Api;
+
+pub use lines::Lines;
+pub use task::DockerTask;
+
+/// What the labels of ECS begin with.
+const LABELS: &str = "com.amazonaws.ecs.";
+
+/// Runs tasks in containers.
+#[derive(Clone, Debug)]
+pub struct DockerRuntime {
+    api: Api,
+    tasks: Tasks,
+    lines: Option<Lines>,
+    directory: Option<Arc<Directory>>,
+}
+
+impl DockerRuntime {
+    /// Where an engine is looked for: `DOCKER_HOST`, else docker's default socket.
+    pub fn host() -> String {
+        std::env::var("DOCKER_HOST")
+            .ok()
+            .filter(|h| !h.is_empty())
+            .unwrap_or_else(|| api::DEFAULT_HOST.to_owned())
+    }
+
+    /// Connects to the engine at `host`: `unix://PATH`.
+    ///
+    /// # Errors
+    /// `DockerClientConfigError`: there is none, it does not answer, or it is on another machine.
+    pub async fn connect(host: &str, tasks: &Tasks) -> Result<DockerRuntime, Failure> {
+        Ok(DockerRuntime {
+            api: Api::connect(host).await?,
+            tasks: tasks.clone(),
+            lines: None,
+            directory: None,
+        })
+    }
+
+    /// Lets containers ask the endpoints, at ECS's own address in their networks.
+    #[must_use]
+    pub fn with_endpoints(self, directory: &Arc<Directory>) -> DockerRuntime {
+        DockerRuntime { directory: Some(Arc::clone(directory)), ..self }
+    }
+
+    /// Shows what containers print whose logs docker keeps.
+    #[must_use]
+    pub fn with_lines(self, lines: Lines) -> DockerRuntime {
+        DockerRuntime { lines: Some(lines), ..self }
+    }
+}
+
+impl Runtime for DockerRuntime {
+    type Task = DockerTask;
+
+    async fn open(&self, plan: &TaskPlan) -> Result<DockerTask, Failure> {
+        let mut task = DockerTask::open(&self.api, plan, self.lines.clone(), &self.tasks).await?;
+        task.serve(self.directory.as_ref()).await;
+        Ok(task)
+    }
+}

@@ -1,0 +1,368 @@
+"""Task definitions in the docker runtime: real containers, dockerd's own log drivers, firelane as the FireLens container.
+
+Every example runs in both runtimes with the same routed records; failures have ECS's reasons and leave nothing behind.
+"""
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+
+from engine import Engine, busybox_image, find
+from support.moto import moto, read
+from support.router import BINARY, TOP, free_port
+from support.suite import eventually
+
+EXAMPLES = os.path.join(TOP, "examples", "tasks")
+ROUTER = "firelane-router"
+# The program that an image of Fluent Bit has.
+PROGRAM = "fluent-bit/bin/fluent-bit"
+
+
+def router_image():
+    """A tar with busybox, firelane and the libraries that it is linked with."""
+    out = io.BytesIO(busybox_image())
+    stripped = tempfile.NamedTemporaryFile(prefix="fl-stripped-")
+    if not find("strip") or subprocess.run(["strip", "-o", stripped.name, BINARY], capture_output=True).returncode:
+        shutil.copyfile(BINARY, stripped.name)
+    found = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout
+    libraries = [word for line in found.splitlines() for word in line.split() if word.startswith("/")]
+    with tarfile.open(fileobj=out, mode="a") as tar:
+        def add(source, target):
+            entry = tar.gettarinfo(os.path.realpath(source), target.lstrip("/"))
+            entry.mode = 0o755
+            with open(os.path.realpath(source), "rb") as content:
+                tar.addfile(entry, content)
+        add(stripped.name, PROGRAM)
+        for library in libraries:
+            add(library, library)
+    return out.getvalue()
+
+
+class Machine:
+    """An engine with a bridge, the router's image, and a directory for tasks."""
+
+    def __init__(self, credentials=None):
+        self.engine = Engine(credentials, network=True)
+        self.base = None
+
+    def __enter__(self):
+        self.engine.__enter__()
+        self.base = tempfile.mkdtemp(prefix="fl-tasks-")
+        command = 'CMD ["/%s", "-c", "/fluent-bit/etc/fluent-bit.conf"]' % PROGRAM
+        self.engine.docker("import", "--change", command, "-", ROUTER, input=router_image())
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind and os.environ.get("KEEP"):
+            print("kept: " + self.base)
+        else:
+            shutil.rmtree(self.base, ignore_errors=True)
+        self.engine.__exit__()
+
+    def path(self, *parts):
+        return os.path.join(self.base, *parts)
+
+    def file(self, name, definition):
+        """Writes a definition. Returns its path."""
+        path = self.path(name + ".json")
+        with open(path, "w") as out:
+            json.dump(definition, out)
+        return path
+
+    def command(self, file, *options, runtime="docker", out="out"):
+        return [BINARY, "task", "run", file, "--runtime", runtime, "--json", "--dir", self.path("d"),
+                "--router-image", ROUTER, "--env", "OUT_DIR=" + self.path(out), *options]
+
+    def start(self, file, *options, **more):
+        return subprocess.Popen(self.command(file, *options, **more), env=self.engine.environment, text=True,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, file, *options, **more):
+        """Runs a task to its end. Returns its view; the exit code is in it as `code`, the messages as `messages`."""
+        return view(self.start(file, *options, **more))
+
+    def assert_clean(self):
+        """No container, volume or directory of a task is left."""
+        containers = self.engine.docker("ps", "-aq").stdout.decode().split()
+        volumes = self.engine.docker("volume", "ls", "-q").stdout.decode().split()
+        assert not containers and not volumes, "left behind: %s %s" % (containers, volumes)
+        left = os.listdir(self.path("d", "firelens")) if os.path.exists(self.path("d", "firelens")) else []
+        assert not left, "left behind: %s" % left
+
+    def records(self, out, file):
+        """The records of a file of JSON lines, without what differs from task to task."""
+        with open(self.path(out, file), encoding="utf-8") as lines:
+            found = [json.loads(line) for line in lines]
+        for record in found:
+            for field in ("container_id", "container_name", "ecs_task_arn"):
+                record.pop(field, None)
+        return found
+
+
+def view(process, timeout=180):
+    """The end of `task run --json`."""
+    try:
+        out, messages = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, messages = process.communicate()
+        raise AssertionError("the task does not end: %s" % messages[-3000:])
+    try:
+        found = json.loads(out)
+    except ValueError:
+        found = {}
+    return dict(found, code=process.returncode, messages=messages)
+
+
+def example(name, **changes):
+    with open(os.path.join(EXAMPLES, name + ".json")) as file:
+        return dict(json.load(file), **changes)
+
+
+def visible(definition, path):
+    """The router sees a directory of this machine at its own path, so that what it writes can be read."""
+    definition = json.loads(json.dumps(definition))
+    definition.setdefault("volumes", []).append({"name": "out", "host": {"sourcePath": path}})
+    for container in definition["containerDefinitions"]:
+        if "firelensConfiguration" in container:
+            container.setdefault("mountPoints", []).append({"sourceVolume": "out", "containerPath": path})
+    return definition
+
+
+def alone(**fields):
+    """A definition of one container."""
+    container = {"name": "app", "image": "busybox", "memory": 32, "entryPoint": ["/bin/sh", "-c"], "command": ["true"]}
+    return {"family": "alone", "containerDefinitions": [dict(container, **fields)]}
+
+
+def both(machine, name, definition, files, *options):
+    """Runs a definition in both runtimes; the records must be the same. Returns how many there are."""
+    total, found = 0, {}
+    for runtime in ("docker", "process"):
+        folder = machine.path(runtime)
+        file = machine.file(name, visible(definition, folder) if runtime == "docker" else definition)
+        end = machine.run(file, *options, runtime=runtime, out=runtime)
+        assert end["code"] == 0, "%s: %s" % (runtime, end)
+        found[runtime] = {}
+        for output in files:
+            records = machine.records(runtime, output)
+            # Two streams of one container have no order between them.
+            found[runtime][output] = {source: [r for r in records if r["source"] == source]
+                                      for source in ("stdout", "stderr")}
+            total += len(records)
+        shutil.rmtree(folder)
+    for output in files:
+        docker, process = found["docker"][output], found["process"][output]
+        assert docker == process, "%s: %s differs:\n%.600s\n%.600s" % (name, output, docker, process)
+    machine.assert_clean()
+    return total // 2
+
+
+def examples_have_the_same_records_in_both_runtimes():
+    """hello, two-apps, chain, multiline and demo, through dockerd's fluentd driver and through ours."""
+    conf = "conf=" + EXAMPLES
+    with Machine() as machine:
+        count = both(machine, "hello", example("hello"), ["app.log"])
+        apps = example("two-apps")
+        # The other container's format is csv, whose columns have no names.
+        apps["containerDefinitions"][1]["logConfiguration"]["options"]["Format"] = "plain"
+        count += both(machine, "two-apps", apps, ["web.log", "worker.log"])
+        count += both(machine, "chain", example("chain"), ["chain.log"])
+        count += both(machine, "multiline", example("multiline"), ["java.log"], "--volume", conf)
+        count += both(machine, "demo", example("demo"), ["web.log", "java.log"], "--volume", conf)
+    assert count == 4 + 60 + 2 + 3 + 2401, count
+    return "%d records" % count
+
+
+def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
+    """awslogs by dockerd's own driver, and EMF through the router; the task has the machine's network."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    with Machine(keys) as machine, moto(machine.base) as endpoint:
+        emf, logs = example("emf", networkMode="host"), example("awslogs", networkMode="host")
+        logs["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-endpoint"] = endpoint
+        options = [word for pair in keys.items() for word in ("--env", "%s=%s" % pair)]
+        machine.engine.environment.update(keys)
+        for runtime in ("docker", "process"):
+            end = machine.run(machine.file("emf", emf), *options, "--env", "CLOUDWATCH_ENDPOINT=" + endpoint,
+                              runtime=runtime)
+            assert end["code"] == 0, end
+            task = end["taskArn"].split("/")[-1]
+            found = read(endpoint, "/ecs/emf", "example-app-firelens-" + task)
+            messages = [json.loads(event["message"]) for event in found["events"]]
+            assert [m["Orders"] for m in messages] == [3] and "_aws" in messages[0], found
+            end = machine.run(machine.file("awslogs", logs), runtime=runtime)
+            assert end["code"] == 0, end
+            task = end["taskArn"].split("/")[-1]
+            found = read(endpoint, "/ecs/awslogs", "example/app/" + task)
+            assert [e["message"] for e in found["events"]] == ["line 1", "line 2", "line 3"], found
+        machine.assert_clean()
+
+
+def containers_have_what_the_definition_gives_them():
+    """Limits, user, directory, mounts, names, labels, links, ports, FLUENT_HOST: seen from inside and by docker."""
+    port = free_port()
+    script = ("echo $(id -u):$(id -g) $(pwd) $(hostname) $(ulimit -n) $(cat /conf/word) $GREETING;"
+              "grep -c ' /data ' /proc/mounts; grep -c '/ro .*ro,' /proc/mounts; grep -q peer /etc/hosts && echo peer;"
+              "ping -c 1 -w 5 backend >/dev/null 2>&1; grep -c backend /etc/hosts;"
+              "nc -w 2 $FLUENT_HOST $FLUENT_PORT </dev/null && echo router; touch /no 2>/dev/null || echo readonly;"
+              "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null;"
+              "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null; until [ -e /data/done ]; do sleep 0.1; done; sleep 1")
+    with Machine() as machine:
+        os.mkdir(machine.path("conf"))
+        with open(machine.path("conf", "word"), "w") as word:
+            word.write("hello")
+        log = {"logDriver": "awsfirelens",
+               "options": {"Name": "file", "Path": "${OUT_DIR}", "File": "app.log", "Format": "plain", "Mkdir": "on"}}
+        definition = {
+            "family": "rich",
+            "volumes": [{"name": "data"}, {"name": "conf", "host": {"sourcePath": machine.path("conf")}}],
+            "containerDefinitions": [
+                {"name": "app", "image": "busybox", "memory": 64, "cpu": 300, "user": "0:7", "hostname": "shop",
+                 "entryPoint": ["/bin/sh", "-c"], "command": [script], "workingDirectory": "/tmp", "links": ["db:backend"],
+                 "environment": [{"name": "GREETING", "value": "a=b c"}],
+                 "ulimits": [{"name": "nofile", "softLimit": 100, "hardLimit": 200}],
+                 "mountPoints": [{"sourceVolume": "data", "containerPath": "/data"},
+                                 {"sourceVolume": "conf", "containerPath": "/conf", "readOnly": True},
+                                 {"sourceVolume": "conf", "containerPath": "/ro", "readOnly": True}],
+                 "extraHosts": [{"hostname": "peer", "ipAddress": "10.9.9.9"}],
+                 "readonlyRootFilesystem": True, "linuxParameters": {"initProcessEnabled": True},
+                 "dockerLabels": {"team": "shop"}, "logConfiguration": log},
+                {"name": "db", "image": "busybox", "memory": 32, "essential": False, "entryPoint": ["/bin/sh", "-c"],
+                 "command": ["mkdir /tmp/w; echo page > /tmp/w/index.html; exec httpd -f -p 8000 -h /tmp/w"],
+                 "portMappings": [{"containerPort": 8000, "hostPort": port}], "stopTimeout": 2,
+                 "volumesFrom": [{"sourceContainer": "store"}]},
+                {"name": "store", "image": "busybox", "memory": 32, "essential": False, "command": ["true"],
+                 "mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}]},
+                {"name": "router", "image": "firelane", "memory": 64,
+                 "firelensConfiguration": {"type": "fluentbit"}}]}
+        process = machine.start(machine.file("rich", visible(definition, machine.path("out"))))
+        try:
+            docker = machine.engine.docker
+            label = "label=com.amazonaws.ecs.container-name="
+            ids = lambda name: docker("ps", "-q", "--filter", label + name).stdout.decode().split()
+            eventually("the app runs", lambda: ids("app") or process.poll() is not None, 60)
+            page = lambda: subprocess.run(["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:%d/" % port],
+                                          capture_output=True, text=True).stdout
+            eventually("the published port answers", lambda: page() == "page\n" or process.poll() is not None, 30)
+            assert process.poll() is None, view(process)
+            found = json.loads(docker("inspect", ids("app")[0]).stdout)[0]
+            eventually("the lines have come", lambda: os.path.exists(machine.path("out", "app.log")), 30)
+            docker("exec", ids("app")[0], "touch", "/data/done")
+            end = view(process)
+        finally:
+            process.kill()
+        assert end["code"] == 0, end
+        lines = [r["log"] for r in machine.records("out", "app.log")]
+        mib = str(64 << 20)
+        assert lines[:7] == ["0:7 /tmp shop 100 hello a=b c", "1", "1", "peer", "1", "router", "readonly"], lines
+        assert lines[7:] in ([mib, "300"], [mib]), lines
+        assert found["Name"].startswith("/ecs-rich-1-app-") and found["Config"]["Labels"]["team"] == "shop", found
+        assert found["Config"]["Labels"]["com.amazonaws.ecs.task-arn"] == end["taskArn"], found
+        machine.assert_clean()
+
+
+def containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback():
+    script = ("until wget -q -O - http://127.0.0.1:8000/; do sleep 0.1; done; echo $FLUENT_HOST:$FLUENT_PORT;"
+              "nc -w 2 $FLUENT_HOST $FLUENT_PORT </dev/null && echo router; cat /proc/1/comm; sleep 1")
+    definition = example("hello", family="vpc", networkMode="awsvpc", pidMode="task")
+    app = definition["containerDefinitions"][0]
+    app["command"] = [script]
+    web = {"name": "web", "image": "busybox", "memory": 32, "essential": False, "entryPoint": ["/bin/sh", "-c"],
+           "command": ["mkdir /tmp/w; echo page > /tmp/w/index.html; exec httpd -f -p 8000 -h /tmp/w"], "stopTimeout": 2}
+    definition["containerDefinitions"].append(web)
+    with Machine() as machine:
+        end = machine.run(machine.file("vpc", visible(definition, machine.path("out"))))
+        assert end["code"] == 0, end
+        lines = [r["log"] for r in machine.records("out", "app.log")]
+        # The first process of the shared namespace is the pause container's.
+        assert lines == ["page", "127.0.0.1:24224", "router", "pause"], lines
+        machine.assert_clean()
+
+
+def a_task_that_is_asked_to_stop_stops_the_router_last():
+    definition = example("hello", family="stops")
+    app = definition["containerDefinitions"][0]
+    app["command"] = ["trap 'echo last words; sleep 1; exit 3' TERM; echo ready; while :; do sleep 0.1; done"]
+    with Machine() as machine:
+        process = machine.start(machine.file("stops", visible(definition, machine.path("out"))))
+        eventually("the app is ready", lambda: os.path.exists(machine.path("out", "app.log")), 60)
+        process.terminate()
+        end = view(process)
+        assert (end["code"], end["stopCode"]) == (0, "UserInitiated"), end
+        app, router = end["containers"]
+        assert (app["exitCode"], router["exitCode"]) == (3, 0), end
+        assert app["finishedAt"] <= router["finishedAt"], end
+        assert [r["log"] for r in machine.records("out", "app.log")] == ["ready", "last words"]
+        machine.assert_clean()
+
+
+def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
+    port = free_port()
+    router = {"name": "router", "image": ROUTER, "memory": 64, "firelensConfiguration": {"type": "fluentbit"}}
+    registry = "127.0.0.1:%d/none" % free_port()
+    log = lambda driver, **options: {"logConfiguration": {"logDriver": driver, "options": options}}
+    cases = [
+        ("a missing image", {"image": registry}, "CannotPullContainerError: Error response from daemon: Get "),
+        ("no image's name", {"image": "a b"}, "CannotPullContainerError: Error response from daemon: invalid reference"),
+        ("a bad entry point", {"entryPoint": ["/no/such"]}, "CannotStartContainerError: Error response from daemon: "),
+        ("a port in use", {"portMappings": [{"containerPort": 80, "hostPort": port}]},
+         "CannotStartContainerError: Error response from daemon: driver failed programming external connectivity"),
+        ("a bad user", {"user": "nobody-here"}, "CannotStartContainerError: Error response from daemon: unable to find user"),
+        ("a bad option", log("json-file", nonsense="1"), "CannotCreateContainerError: Error response from daemon: "),
+        ("no address", log("fluentd", **{"fluentd-address": "127.0.0.1:%d" % free_port()}),
+         "CannotStartContainerError: Error response from daemon: failed to initialize logging driver"),
+        ("memory", {"memory": 16, "command": ["dd if=/dev/zero of=/dev/null bs=64M count=1"]},
+         "OutOfMemoryError: Container killed due to memory usage"),
+    ]
+    with Machine() as machine, socket.socket() as taken:
+        taken.bind(("0.0.0.0", port))
+        taken.listen()
+        for title, fields, reason in cases:
+            definition = alone(**fields)
+            definition["containerDefinitions"].append(dict(router, essential=False))
+            definition["volumes"] = [{"name": "data"}]
+            definition["containerDefinitions"][0]["mountPoints"] = [{"sourceVolume": "data", "containerPath": "/data"}]
+            end = machine.run(machine.file("alone", definition), "--image", "router=" + ROUTER)
+            app = end["containers"][0]
+            assert (app["reason"] or "").startswith(reason), "%s: %s\n%s" % (title, app, end["messages"])
+            code = ("EssentialContainerExited", 137) if title == "memory" else ("TaskFailedToStart", 1)
+            assert (end["stopCode"], end["code"]) == code, "%s: %s" % (title, end)
+            machine.assert_clean()
+        absent = alone()
+        absent["volumes"] = [{"name": "common", "dockerVolumeConfiguration": {"scope": "shared", "autoprovision": False}}]
+        end = machine.run(machine.file("absent", absent))
+        assert end["code"] == 1 and "InvalidVolumeError: there is no docker volume common" in end["messages"], end
+        machine.assert_clean()
+
+
+def lines_are_followed_and_a_lost_engine_ends_the_task():
+    definition = alone(command=["echo to be seen; while :; do sleep 0.1; done"])
+    with Machine() as machine:
+        file = machine.file("followed", definition)
+        process = machine.start(file, "--follow")
+        try:
+            assert process.stdout.readline() == "app | to be seen\n"
+            # Its containers end with it, and it tells when it is back.
+            machine.engine.process.kill()
+            machine.engine.process.wait(30)
+            machine.engine.start()
+            end = view(process)
+        finally:
+            process.kill()
+        assert end["stopCode"] == "EssentialContainerExited" and end["containers"][0]["lastStatus"] == "STOPPED", end
+        machine.assert_clean()
+
+
+TESTS = [
+    examples_have_the_same_records_in_both_runtimes,
+    logs_and_metrics_reach_cloudwatch_from_both_runtimes,
+    containers_have_what_the_definition_gives_them,
+    containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
+    a_task_that_is_asked_to_stop_stops_the_router_last,
+    what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
+    lines_are_followed_and_a_lost_engine_ends_the_task,
+]
