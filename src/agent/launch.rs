@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::endpoints::Directory;
 use super::engine::{self, View};
 use super::firelens;
 use super::planning::Planned;
 use super::runtime::{Failure, Runtime, TaskHandle};
 
-/// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files.
-/// `before`: how an agent that is gone last saw it; what runs goes on, what it had decided stands.
+/// Makes what the task needs, runs it to its end and takes down what was made. `firelens_dir`: for the router's files;
+/// `directory`: where the endpoints find the task. `before`: how an agent that is gone last saw it; what runs goes on, what
+/// it had decided stands.
 ///
 /// # Errors
 /// It could not be begun. What happens later is in the view.
@@ -23,9 +25,10 @@ pub async fn run<R: Runtime>(
     runtime: &R,
     planned: &Planned,
     firelens_dir: &Path,
+    directory: Option<&Arc<Directory>>,
     before: &View,
     stop: watch::Receiver<Option<String>>,
-    report: impl FnMut(&View),
+    mut report: impl FnMut(&View),
 ) -> Result<View, Failure> {
     let plan = &planned.plan;
     // A router that runs has its file already.
@@ -39,7 +42,15 @@ pub async fn run<R: Runtime>(
     let view = match runtime.open(plan).await {
         Ok(task) => {
             let task = Arc::new(task);
+            let listed = directory.map(|directory| directory.list(plan, &task));
+            let report = |view: &View| {
+                if let Some(listed) = &listed {
+                    listed.show(view);
+                }
+                report(view);
+            };
             let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
+            drop(listed);
             if let Err(e) = task.close().await {
                 tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");
             }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{ContainerDefinition, Dependency, NetworkMode, Volume};
+use super::definition::{ContainerDefinition, Dependency, LaunchType, NetworkMode, Volume};
 
 /// A task.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -25,6 +25,8 @@ pub struct TaskPlan {
     pub family: String,
     /// Of the definition.
     pub revision: u32,
+    /// For which kind of machine it was written.
+    pub launch_type: LaunchType,
     /// How containers are connected.
     pub network_mode: NetworkMode,
     /// Whose processes its containers see: `host`, `task`; else each its own.
@@ -41,8 +43,26 @@ pub struct TaskPlan {
     pub volumes: Vec<Volume>,
     /// The router's name.
     pub firelens: Option<String>,
+    /// The role that its containers take on.
+    pub role: Option<RolePlan>,
     /// In the order of the definition.
     pub containers: Vec<ContainerPlan>,
+}
+
+/// The role of a task.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct RolePlan {
+    /// `arn:aws:iam::ACCOUNT:role/NAME`
+    pub arn: String,
+    /// Whoever knows it gets the role's credentials: the task's own containers.
+    pub credentials_id: String,
+    /// Where it is taken on.
+    pub region: String,
+    /// Where STS is; `None`: the region's.
+    pub sts: Option<String>,
+    /// The agent's own credentials are handed out in place of the role's.
+    pub own: bool,
 }
 
 /// A container.
@@ -53,6 +73,8 @@ pub struct ContainerPlan {
     pub definition: ContainerDefinition,
     /// `arn:...:container/CLUSTER/TASK/UUID`
     pub arn: String,
+    /// By which the metadata endpoint knows it: a UUID that nobody can guess.
+    pub endpoint_id: String,
     /// `ecs-FAMILY-REVISION-NAME-HEX`
     pub docker_name: String,
     /// `com.amazonaws.ecs.*` and the definition's own.

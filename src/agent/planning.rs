@@ -13,8 +13,9 @@ use super::definition::{
     Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
 };
 use super::drivers::random_id;
+use super::endpoints::{self, Base};
 use super::firelens::{self, Context, Source};
-use super::plan::{ContainerPlan, TaskPlan};
+use super::plan::{ContainerPlan, RolePlan, TaskPlan};
 use super::runtime::Failure;
 use super::secrets::{EXTERNAL, Fetched};
 
@@ -51,6 +52,16 @@ pub struct Choices {
     pub fetched: Fetched,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.
     pub blocking: bool,
+    /// Where containers that share the machine's network find the metadata and credentials endpoints.
+    pub endpoints: Option<Base>,
+    /// The runtime serves them at ECS's own address in the network namespaces of the others.
+    pub namespaces: bool,
+    /// A role in place of the definition's: `--task-role`; empty: none.
+    pub task_role: Option<String>,
+    /// Containers get the agent's own credentials where they would get the role's: `--task-role own`.
+    pub own_credentials: bool,
+    /// Where STS is; `None`: the region's.
+    pub sts: Option<String>,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
     pub process: bool,
 }
@@ -77,6 +88,15 @@ impl Choices {
     /// The value of a secret that is given by hand.
     pub(super) fn given(&self, name: &str, value_from: &str) -> Option<&String> {
         self.secrets.get(name).or_else(|| self.secrets.get(value_from))
+    }
+
+    /// Where containers of a task find the endpoints.
+    fn base(&self, mode: NetworkMode) -> Option<Base> {
+        match (self.process, mode) {
+            (true, _) | (false, NetworkMode::Host) => self.endpoints.clone(),
+            (false, NetworkMode::Bridge | NetworkMode::Awsvpc) => self.namespaces.then(Base::link_local),
+            (false, NetworkMode::None) => None,
+        }
     }
 
     fn secret(&self, name: &str, value_from: &str, whose: &str) -> Result<String, Failure> {
@@ -128,7 +148,25 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.cluster.clone_from(&choices.cluster);
     plan.family.clone_from(&definition.family);
     plan.revision = definition.revision;
+    plan.launch_type = definition.launch_type;
     plan.network_mode = definition.network_mode;
+    let role = choices.task_role.as_ref().or(definition.task_role_arn.as_ref());
+    let base = choices.base(definition.network_mode);
+    plan.role = role.filter(|role| !role.is_empty() && base.is_some()).map(|role| RolePlan {
+        arn: endpoints::role_arn(role, &choices.account, &choices.region),
+        credentials_id: uuid(),
+        region: choices.region.clone(),
+        sts: choices.sts.clone(),
+        own: choices.own_credentials,
+    });
+    let role = plan.role.clone();
+    if base.is_none() && choices.endpoints.is_some() {
+        planned.warnings.push(format!(
+            "containers in networkMode {} find no task metadata and no credentials of a task role here",
+            definition.network_mode.name()
+        ));
+    }
+    let plan = &mut planned.plan;
     plan.pid_mode.clone_from(&definition.pid_mode);
     plan.ipc_mode.clone_from(&definition.ipc_mode);
     (plan.memory, plan.cpu) = (definition.memory, definition.cpu);
@@ -136,7 +174,15 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.firelens = router.map(|r| r.name.clone());
     plan.volumes = volumes;
     for container in &definition.container_definitions {
-        let made = self::container(definition, container, options.as_ref(), choices, &mut planned.warnings)?;
+        let mut made =
+            self::container(definition, container, options.as_ref(), choices, &mut planned.warnings)?;
+        if let Some(base) = &base {
+            made.endpoint_id = uuid();
+            let asks = base.variables(&made.endpoint_id, role.as_ref().map(|r| r.credentials_id.as_str()));
+            // As on ECS they win over the definition's own, but not over what whoever runs the task says.
+            set(&mut made.environment, asks);
+        }
+        set(&mut made.environment, choices.environment.iter().cloned());
         planned.plan.containers.push(made);
     }
     Ok(planned)
@@ -183,7 +229,7 @@ fn container(
         warnings.push(format!("container {name}: {text}"));
     }
     plan.depends_on = dependencies(definition, container);
-    plan.environment = environment(definition, container, choices, warnings)?;
+    plan.environment = environment(definition, container, choices)?;
     let is_router = container.firelens_configuration.is_some();
     if let Some(options) = options.filter(|_| is_router) {
         let dir = choices.firelens_dir();
@@ -253,7 +299,6 @@ fn environment(
     definition: &TaskDefinition,
     container: &ContainerDefinition,
     choices: &Choices,
-    warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, String)>, Failure> {
     let name = &container.name;
     // What stands below wins over environment files, also what ECS adds by itself.
@@ -287,14 +332,14 @@ fn environment(
         all.insert("FLUENT_HOST".to_owned(), "127.0.0.1".to_owned());
         all.insert("FLUENT_PORT".to_owned(), firelens::PORT.to_string());
     }
-    if definition.task_role_arn.is_some() && container.firelens_configuration.is_none() {
-        let text = format!(
-            "container {name}: the task role's credentials are not handed out yet; set AWS_* with --env"
-        );
-        warnings.push(text);
-    }
-    all.extend(choices.environment.iter().cloned());
     Ok(all.into_iter().collect())
+}
+
+/// Sets variables, in place of those of the same names.
+fn set(environment: &mut Vec<(String, String)>, more: impl IntoIterator<Item = (String, String)>) {
+    let mut all: BTreeMap<String, String> = std::mem::take(environment).into_iter().collect();
+    all.extend(more);
+    environment.extend(all);
 }
 
 /// Docker's driver for the container's log configuration, and its options.

@@ -82,6 +82,61 @@ pub struct ContainerState {
     pub health: Option<Health>,
     /// How often it was started.
     pub starts: u32,
+    /// What came of image, networks, ports and volumes, where the runtime knows more than the plan says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made: Option<Box<Made>>,
+}
+
+/// What a runtime has made of a container's plan, for the metadata endpoint.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Made {
+    /// `sha256:...`
+    pub image_id: String,
+    /// As the container sees them.
+    pub networks: Vec<Network>,
+    /// Ports that can be reached from outside.
+    pub ports: Vec<Port>,
+    /// Files and directories from outside: docker's name of it, where it is, where the container sees it.
+    pub volumes: Vec<(String, String, String)>,
+}
+
+/// A network that a container is in. What is empty is not known, or there is none.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Network {
+    /// `bridge`, `host`, `awsvpc`, or the name of docker's network.
+    pub mode: String,
+    /// Its addresses.
+    pub ipv4: Vec<String>,
+    /// Its addresses.
+    pub ipv6: Vec<String>,
+    /// Of its interface; awsvpc only, as is what follows.
+    pub mac: String,
+    /// `172.31.0.0/20`
+    pub ipv4_subnet: String,
+    /// The way out.
+    pub gateway: String,
+    /// Who is asked for names.
+    pub name_servers: Vec<String>,
+    /// Where names without dots are looked for.
+    pub search: Vec<String>,
+    /// Its own name.
+    pub private_dns_name: String,
+}
+
+/// A port that is published.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Port {
+    /// Inside.
+    pub container: u16,
+    /// UDP instead of TCP.
+    pub udp: bool,
+    /// Outside.
+    pub host: u16,
+    /// The address outside, `0.0.0.0`.
+    pub host_ip: String,
 }
 
 /// Where a container is in its life.

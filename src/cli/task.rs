@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use super::{EXIT_USAGE, complain, say, say_aside};
 use crate::agent::definition::TaskDefinition;
 use crate::agent::docker::{DockerRuntime, Lines};
+use crate::agent::endpoints::{self, Base, Directory};
 use crate::agent::engine::{StopCode, View};
 use crate::agent::firelens;
 use crate::agent::launch;
@@ -107,6 +109,10 @@ pub(super) struct Run {
     /// For awslogs without a mode
     #[arg(long, value_enum, default_value_t)]
     default_log_mode: LogMode,
+    /// Whose credentials containers get: a role by name or ARN in place of the definition's taskRoleArn, own (the agent's)
+    /// or none
+    #[arg(long, value_name = "ROLE")]
+    task_role: Option<String>,
     /// So many tasks of it at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) count: u16,
@@ -218,6 +224,8 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let settings = args.aws.settings()?;
     let data = directory(args)?;
+    // What is found out beside the tasks' own states: a role that cannot be taken on, what cannot be taken down.
+    crate::observe::log::init("warn", None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -240,8 +248,15 @@ fn run(args: &Run) -> Result<ExitCode, String> {
     if docker.is_none() && (args.router_image.is_some() || !args.image.is_empty()) {
         complain("warning", "--router-image and --image have no effect: the process runtime has no images");
     }
+    let directory = Directory::new(&tasks);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
+    let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     let planned = choices(args, &definition, &data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
         choices.process = docker.is_none();
+        choices.endpoints = Some(Base::of(asks));
+        // Entering a task's network takes root.
+        choices.namespaces = rustix::process::geteuid().is_root();
         let refused = |code| move |e| (code, format!("{}: {e}", args.file.display()));
         let fetched = Box::pin(secrets::fetch(&definition, &choices, &settings));
         choices.fetched = runtime.block_on(fetched).map_err(refused(1))?;
@@ -266,9 +281,19 @@ fn run(args: &Run) -> Result<ExitCode, String> {
         complain("warning", warning);
     }
     let code = runtime.block_on(async {
-        match docker {
-            Some(docker) => all(&docker, &planned, args).await,
-            None => all(&ProcessRuntime::new(&program, &tasks), &planned, args).await,
+        let served = endpoints::serve(listener, Arc::clone(&directory));
+        let ran = async {
+            match docker {
+                Some(docker) => all(&docker.with_endpoints(&directory), &planned, &directory, args).await,
+                None => all(&ProcessRuntime::new(&program, &tasks), &planned, &directory, args).await,
+            }
+        };
+        tokio::select! {
+            code = ran => code,
+            Err(e) = served => {
+                complain("error", format_args!("the metadata endpoint: {e}"));
+                1
+            }
         }
     });
     say_aside(format_args!("files of the tasks are in {}", data.display()));
@@ -283,9 +308,15 @@ async fn docker(args: &Run, tasks: &Tasks) -> Result<DockerRuntime, String> {
 }
 
 /// Runs all tasks at once. Gives the first exit code that is not 0.
-async fn all<R: Runtime>(runtime: &R, planned: &[(Planned, Choices)], args: &Run) -> u8 {
+async fn all<R: Runtime>(
+    runtime: &R,
+    planned: &[(Planned, Choices)],
+    directory: &Arc<Directory>,
+    args: &Run,
+) -> u8 {
     let (ask, stop) = watch::channel(None);
-    let all = planned.iter().map(|(made, choices)| one(runtime, made, choices, args, stop.clone()));
+    let all =
+        planned.iter().map(|(made, choices)| one(runtime, made, choices, directory, args, stop.clone()));
     tokio::select! {
         codes = futures_all(all) => codes.into_iter().find(|code| *code != 0).unwrap_or(0),
         () = until_asked(ask) => 1,
@@ -327,6 +358,7 @@ async fn one<R: Runtime>(
     runtime: &R,
     planned: &Planned,
     choices: &Choices,
+    directory: &Arc<Directory>,
     args: &Run,
     stop: watch::Receiver<Option<String>>,
 ) -> u8 {
@@ -344,7 +376,7 @@ async fn one<R: Runtime>(
     let logs = planned.plan.dir.join("logs");
     let firelens = choices.firelens_dir();
     let new = View::default();
-    let ended = launch::run(runtime, planned, &firelens, &new, stop, report);
+    let ended = launch::run(runtime, planned, &firelens, Some(directory), &new, stop, report);
     let ended = if args.follow { super::follow::beside(&logs, None, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
@@ -445,6 +477,11 @@ fn directory(args: &Run) -> Result<PathBuf, String> {
         .map_err(|e| format!("cannot use {}: {e}", dir.display()))
 }
 
+fn region(args: &Run) -> String {
+    let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    region.unwrap_or_else(|| "us-east-1".to_owned())
+}
+
 pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> Result<Choices, String> {
     let mut given = BTreeMap::new();
     if let Some(file) = &args.secrets_file {
@@ -466,11 +503,16 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         images.insert(router.name.clone(), image.clone());
     }
     let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-    let region = args.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    let task_role = match args.task_role.as_deref() {
+        // The definition says which.
+        None | Some("own") => None,
+        Some("none") => Some(String::new()),
+        Some(role) => Some(role.to_owned()),
+    };
     Ok(Choices {
         id: planning::hex(32),
         cluster: args.cluster.clone(),
-        region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        region: region(args),
         account: args.account.clone(),
         data: data.to_owned(),
         environment: args.env.clone(),
@@ -479,6 +521,11 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         volumes,
         secrets: given,
         fetched: secrets::Fetched::default(),
+        endpoints: None,
+        namespaces: false,
+        task_role,
+        own_credentials: args.task_role.as_deref() == Some("own"),
+        sts: args.aws.settings()?.endpoints.set(secrets::Service::Sts).map(str::to_owned),
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,
     })

@@ -89,6 +89,20 @@ pub async fn aws(options: &AwsOptions, http: HttpClient) -> Aws {
     Aws { config: builder.build(), credentials }
 }
 
+/// What takes on a role in the name of `of`, anew each time it is asked. `session`: what CloudTrail calls it; `sts`: the
+/// service's address, `None`: the region's.
+pub async fn assume_role(
+    of: &Aws,
+    role: &str,
+    session: &str,
+    sts: Option<String>,
+) -> SharedCredentialsProvider {
+    let mut base = of.config.to_builder();
+    base.set_endpoint_url(sts);
+    let provider = AssumeRoleProvider::builder(role).session_name(session).configure(&base.build());
+    SharedCredentialsProvider::new(provider.build().await)
+}
+
 /// The libraries keep nothing: [`KeptCredentials`] does, and can forget.
 fn no_cache() -> SharedIdentityCache {
     aws_config::identity::IdentityCache::no_cache()

@@ -15,7 +15,7 @@ mod listener;
 pub(crate) mod test_certs;
 mod tls;
 
-pub use aws::{Aws, AwsOptions, KeptCredentials, aws};
+pub use aws::{Aws, AwsOptions, KeptCredentials, assume_role, aws};
 pub use client::{ClientConn, Dialer, Did, Target, TcpKeepalive};
 pub use client_tls::{ClientTls, ClientTlsFiles};
 pub use conn::Conn;

@@ -1,6 +1,8 @@
 //! The daemon through the binary: what it takes it runs once, whatever becomes of it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -194,4 +196,36 @@ fn tasks_are_listed_followed_and_stopped_and_a_wish_outlives_the_daemon() {
         &definition(dir.path(), "exit 5", &Value::Null),
     ]);
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn containers_find_the_next_daemon_where_the_last_one_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (told, end) = (dir.path().join("told"), dir.path().join("end"));
+    let script = format!(
+        "echo \"$ECS_CONTAINER_METADATA_URI_V4\" > '{0}.new'; mv '{0}.new' '{0}'; until [ -e '{1}' ]; do sleep 0.1; done",
+        told.display(),
+        end.display()
+    );
+    let daemon = Daemon::start(dir.path());
+    let arn = daemon.says(&["run", &definition(dir.path(), &script, &json!({"logDriver": "none"}))]);
+    let address = eventually("the app is told where to ask", || fs::read_to_string(&told).ok());
+    let (host, path) = address.trim().strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let task = || -> Value {
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(stream, "GET /{path}/task HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let before = task();
+    assert_eq!((&before["TaskARN"], &before["KnownStatus"]), (&json!(arn.trim()), &json!("RUNNING")));
+    drop(daemon);
+    let daemon = Daemon::start(dir.path());
+    let after = eventually("the second daemon knows the task", || {
+        Some(task()).filter(|task| task["KnownStatus"] == "RUNNING")
+    });
+    assert_eq!(before, after);
+    fs::write(end, "").unwrap();
+    eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
 }

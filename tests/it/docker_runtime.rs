@@ -1,13 +1,13 @@
 //! The docker runtime against a real engine, whose socket `FIRELANE_TEST_DOCKER` names: tests/docker starts one and runs
-//! these. What the command line does not show: a task that outlives its agent, restarts, health, resource use, doors.
+//! these. What the command line does not show: a task that outlives its agent, restarts, health, resource use, endpoints.
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use firelane::agent::definition::{ContainerDefinition, HealthCheck, NetworkMode, Volume, VolumeKind};
-use firelane::agent::docker::{DockerRuntime, DockerTask, Door};
+use firelane::agent::docker::{DockerRuntime, DockerTask};
+use firelane::agent::endpoints::{Base, Directory};
 use firelane::agent::plan::{ContainerPlan, TaskPlan};
 use firelane::agent::runtime::{ContainerState, HealthStatus, Runtime, Status, TaskHandle};
 use firelane::rt::Tasks;
@@ -137,46 +137,41 @@ async fn docker_runtime_tells_of_restarts_health_kills_and_resource_use() {
 
 #[tokio::test]
 #[ignore = "needs a Docker engine; tests/docker runs it"]
-async fn docker_runtime_opens_a_door_into_each_network_before_its_container_runs() {
-    type Seen = Arc<Mutex<Vec<(String, i32)>>>;
-    let seen = Seen::default();
-    let door = |seen: &Seen| {
-        let seen = Arc::clone(seen);
-        Door::new(move |_, name, pid| {
-            seen.lock().unwrap().push((name.to_owned(), pid));
-            if name == "b" { Err("it is locked".to_owned()) } else { Ok(()) }
-        })
-    };
-    let runtime = runtime().await.with_door(door(&seen));
+async fn docker_runtime_serves_the_endpoints_in_each_network_before_its_container_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let mut a = shell("a", "hostname; cat /etc/hosts; ip addr; while :; do sleep 0.1; done");
+    let ask = "wget -S -O - http://169.254.170.2/v4/nobody 2>&1";
+    let mut a = shell("a", &format!("{ask}; hostname; cat /etc/hosts; ip addr; while :; do sleep 0.1; done"));
     a.definition.hostname = Some("shop".into());
     a.definition.links = vec!["b:backend".into()];
     a.definition.extra_hosts = vec![("peer".into(), "10.9.9.9".into())];
-    let plan = plan(dir.path(), "doors", NetworkMode::Bridge, vec![a, shell("b", "sleep 60")]);
-    let task = runtime.open(&plan).await.unwrap();
-    let warnings = task.create(&plan.containers[1]).await.unwrap();
-    assert!(warnings.iter().any(|w| w.contains("it is locked")), "{warnings:?}");
-    task.start("b").await.unwrap();
-    task.create(&plan.containers[0]).await.unwrap();
-    let opened = seen.lock().unwrap().clone();
-    assert_eq!(opened.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
-    task.start("a").await.unwrap();
+    let mut both = [a, shell("b", "sleep 60")];
+    for container in &mut both {
+        container.environment = Base::link_local().variables("id", None);
+    }
+    let plan = plan(dir.path(), "served", NetworkMode::Bridge, both.to_vec());
+    let (tasks, runtime) = (Tasks::new(), runtime().await);
+    let served = |runtime: DockerRuntime| runtime.with_endpoints(&Directory::new(&tasks));
+    let task = served(runtime.clone()).open(&plan).await.unwrap();
+    for at in [1, 0] {
+        let warnings = task.create(&plan.containers[at]).await.unwrap();
+        assert!(!warnings.iter().any(|w| w.contains("no task metadata")), "{warnings:?}");
+        task.start(&plan.containers[at].definition.name).await.unwrap();
+    }
     let pid = until(&task, "a", |s| s.pid.is_some()).await.pid.unwrap();
-    // The container is in the network that the door led into.
+    // Each container is in the network of its own holder.
     let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-    assert_eq!(network(pid), network(opened[1].1));
-    assert_ne!(network(pid), network(opened[0].1));
+    let (of_a, of_b) = (task.network_pid("a").await.unwrap(), task.network_pid("b").await.unwrap());
+    assert_eq!(network(pid), network(of_a));
+    assert_ne!(network(pid), network(of_b));
     let address = task.address("a").await.unwrap().to_string();
     drop(task);
 
-    let task = self::runtime().await.with_door(door(&seen)).open(&plan).await.unwrap();
-    let mut again: Vec<_> = seen.lock().unwrap().iter().skip(2).cloned().collect();
-    again.sort();
-    assert_eq!(again, [opened[1].clone(), opened[0].clone()]);
+    // The next agent finds the holders again.
+    let task = served(runtime).open(&plan).await.unwrap();
+    assert_eq!(task.network_pid("a").await, Some(of_a));
     task.close().await.unwrap();
     let log = fs::read_to_string(plan.dir.join("logs/a-json.log")).unwrap();
-    for word in ["shop", "backend", "peer", &address] {
+    for word in ["404 Not Found", "shop", "backend", "peer", &address] {
         assert!(log.contains(word), "{word}: {log}");
     }
 }

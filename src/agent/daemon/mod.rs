@@ -10,6 +10,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use self::serve::serve;
 pub use self::store::{Record, Store};
 use super::definition;
 use super::docker::DockerRuntime;
+use super::endpoints::{self, Base, Directory};
 use super::engine::{StopCode, View};
 use super::launch;
 use super::planning::{self, Choices};
@@ -58,6 +60,10 @@ pub struct Agent {
     /// Where a Docker engine is looked for.
     docker: String,
     supervised: Tasks,
+    /// What containers ask, and where; the listener until it is served.
+    directory: Arc<Directory>,
+    base: Base,
+    listener: Mutex<Option<TcpListener>>,
 }
 
 /// A task of the daemon.
@@ -79,8 +85,20 @@ impl Agent {
         let records = store.read()?;
         let tasks =
             records.into_iter().map(|record| (record.id.clone(), Arc::new(Entry::new(record)))).collect();
-        let docker = DockerRuntime::host();
-        Ok(Arc::new(Agent { settings, store, tasks: Mutex::new(tasks), processes, docker, supervised }))
+        // Containers that run know the address of the last daemon.
+        let listener = endpoints::listener(&settings.state.join("endpoints"))?;
+        let base = Base::of(listener.local_addr()?);
+        Ok(Arc::new(Agent {
+            directory: Directory::new(&supervised),
+            base,
+            listener: Mutex::new(Some(listener)),
+            settings,
+            store,
+            tasks: Mutex::new(tasks),
+            processes,
+            docker: DockerRuntime::host(),
+            supervised,
+        }))
     }
 
     /// Takes over the tasks that had not ended. Gives their number.
@@ -117,6 +135,9 @@ impl Agent {
             // Why it does not answer matters to who asks for it.
             Which::Auto => self.engine().await.is_err(),
         };
+        choices.endpoints = Some(self.base.clone());
+        // Entering a task's network takes root.
+        choices.namespaces = rustix::process::geteuid().is_root();
         let planned = planning::plan(&checked.definition, &choices).map_err(|e| e.to_string())?;
         let record = Record {
             id: choices.id.clone(),
@@ -221,12 +242,12 @@ impl Agent {
         }
         let report = |view: &View| self.keep(entry, |r| r.view = view.clone(), false);
         let stop = entry.stop.subscribe();
-        let (dir, before) = (&record.firelens_dir, &record.view);
+        let (dir, listed, before) = (&record.firelens_dir, Some(&self.directory), &record.view);
         let ended = if record.docker {
-            let docker = self.engine_again(&record.id).await;
-            Box::pin(launch::run(&docker, planned, dir, before, stop, report)).await
+            let docker = self.engine_again(&record.id).await.with_endpoints(&self.directory);
+            Box::pin(launch::run(&docker, planned, dir, listed, before, stop, report)).await
         } else {
-            launch::run(&self.processes, planned, dir, before, stop, report).await
+            launch::run(&self.processes, planned, dir, listed, before, stop, report).await
         };
         let view = ended.unwrap_or_else(|e| failed(record.view.clone(), &e));
         tracing::info!(

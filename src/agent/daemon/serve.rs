@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::protocol::{Ask, Said, line};
 use super::{Agent, Record};
+use crate::agent::endpoints;
 
 /// Clients that are served at once; more wait.
 const CLIENTS: usize = 64;
@@ -39,9 +40,18 @@ pub async fn serve(agent: Arc<Agent>, end: impl Future<Output = ()>) -> io::Resu
     let places = Arc::new(Semaphore::new(CLIENTS));
     let mut sweep = tokio::time::interval(SWEEP);
     tokio::pin!(end);
+    let asked = agent.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let asked = async {
+        match asked {
+            Some(listener) => endpoints::serve(listener, Arc::clone(&agent.directory)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(asked);
     loop {
         tokio::select! {
             () = &mut end => break,
+            Err(e) = &mut asked => return Err(e),
             _ = sweep.tick() => agent.sweep(),
             accepted = accept(&listener, &places) => match accepted {
                 Ok((stream, place)) => {

@@ -5,7 +5,7 @@
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use jiff::Timestamp;
 
-use crate::agent::runtime::{ContainerState, Health, HealthStatus, Status};
+use crate::agent::runtime::{ContainerState, Health, HealthStatus, Made, Network, Port, Status};
 
 /// Bytes of a health check's output that ECS keeps.
 const OUTPUT_MAX: usize = 1024;
@@ -42,7 +42,40 @@ pub(super) fn state(before: &ContainerState, found: &ContainerInspectResponse) -
         error: now.error.filter(|e| !e.is_empty()).map(|e| format!("CannotStartContainerError: {e}")),
         health: now.health.and_then(|health| self::health(before.health.as_ref(), &health)),
         starts: before.starts + u32::from(again),
+        made: Some(Box::new(made(found))),
     }
+}
+
+/// What the metadata endpoint says of image, networks, ports and volumes.
+fn made(found: &ContainerInspectResponse) -> Made {
+    let settings = found.network_settings.as_ref();
+    let networks = settings.iter().flat_map(|s| s.networks.iter().flatten());
+    let mut networks: Vec<Network> = networks
+        .map(|(mode, network)| Network {
+            mode: mode.clone(),
+            ipv4: vec![network.ip_address.clone().unwrap_or_default()],
+            ipv6: network.global_ipv6_address.clone().filter(|a| !a.is_empty()).into_iter().collect(),
+            ..Network::default()
+        })
+        .collect();
+    networks.sort_by(|a, b| a.mode.cmp(&b.mode));
+    let mut ports = Vec::new();
+    for (inside, outside) in settings.iter().flat_map(|s| s.ports.iter().flatten()) {
+        let (port, kind) = inside.split_once('/').unwrap_or((inside, "tcp"));
+        let Ok(container) = port.parse() else { continue };
+        ports.extend(outside.iter().flatten().map(|binding| Port {
+            container,
+            udp: kind == "udp",
+            host: binding.host_port.as_deref().and_then(|p| p.parse().ok()).unwrap_or(0),
+            host_ip: binding.host_ip.clone().unwrap_or_default(),
+        }));
+    }
+    ports.sort_by(|a, b| (a.container, a.udp, &a.host_ip).cmp(&(b.container, b.udp, &b.host_ip)));
+    let volumes = found.mounts.iter().flatten().map(|mount| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        (text(&mount.name), text(&mount.source), text(&mount.destination))
+    });
+    Made { image_id: found.image.clone().unwrap_or_default(), networks, ports, volumes: volumes.collect() }
 }
 
 fn health(before: Option<&Health>, found: &bollard::models::Health) -> Option<Health> {
@@ -129,5 +162,19 @@ mod tests {
         assert_eq!((third.since, third.exit_code), (health.since + 8000, None));
         let none = after(&first, check("none", "2026-11-26T05:00:09Z", 0));
         assert_eq!(none.health, None);
+    }
+
+    #[test]
+    fn what_docker_made_of_image_network_ports_and_volumes_is_kept_for_the_metadata() {
+        let found = json!({"Id": "a", "Image": "sha256:1",
+            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}, "Ports": {
+                "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "32768"}, {"HostIp": "::", "HostPort": "32768"}], "80/tcp": null}},
+            "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/lib/v", "Destination": "/data"}]});
+        let made = after(&ContainerState::default(), found).made.unwrap();
+        assert_eq!((made.image_id.as_str(), made.networks[0].mode.as_str()), ("sha256:1", "bridge"));
+        assert_eq!(made.networks[0].ipv4, ["172.17.0.2"]);
+        let first = Port { container: 53, udp: true, host: 32768, host_ip: "0.0.0.0".to_owned() };
+        assert_eq!((made.ports.len(), &made.ports[0]), (2, &first));
+        assert_eq!(made.volumes, [("v".to_owned(), "/var/lib/v".to_owned(), "/data".to_owned())]);
     }
 }

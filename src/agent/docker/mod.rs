@@ -4,7 +4,7 @@
 //! agent -> task -> body, mounts, network, images, pause -> api ==unix socket==> dockerd
 //!            |---> shared (volumes, limits, holders) -----> api
 //!            |---> watcher <- inspect <-------------------- api
-//!            |---> lines (what is printed), door (into a network)
+//!            |---> lines (what is printed)
 //! ```
 //! Enters: what a task is to start. Leaves: containers with the names, labels, limits, mounts, networks and log drivers that
 //! the ECS agent gives them. They outlive the agent, which finds them again by the label with the task's ARN. Can go wrong:
@@ -12,7 +12,6 @@
 
 mod api;
 mod body;
-mod door;
 mod images;
 mod inspect;
 mod limits;
@@ -24,12 +23,14 @@ mod shared;
 mod task;
 mod watcher;
 
+use std::sync::Arc;
+
+use super::endpoints::Directory;
 use super::plan::TaskPlan;
 use super::runtime::{Failure, Runtime};
 use crate::rt::Tasks;
 use api::Api;
 
-pub use door::Door;
 pub use lines::Lines;
 pub use task::DockerTask;
 
@@ -42,7 +43,7 @@ pub struct DockerRuntime {
     api: Api,
     tasks: Tasks,
     lines: Option<Lines>,
-    door: Option<Door>,
+    directory: Option<Arc<Directory>>,
 }
 
 impl DockerRuntime {
@@ -59,7 +60,12 @@ impl DockerRuntime {
     /// # Errors
     /// `DockerClientConfigError`: there is none, it does not answer, or it is on another machine.
     pub async fn connect(host: &str, tasks: &Tasks) -> Result<DockerRuntime, Failure> {
-        Ok(DockerRuntime { api: Api::connect(host).await?, tasks: tasks.clone(), lines: None, door: None })
+        Ok(DockerRuntime {
+            api: Api::connect(host).await?,
+            tasks: tasks.clone(),
+            lines: None,
+            directory: None,
+        })
     }
 
     /// Shows what containers print whose logs docker keeps.
@@ -68,11 +74,11 @@ impl DockerRuntime {
         DockerRuntime { lines: Some(lines), ..self }
     }
 
-    /// Lets the agent into networks of containers before they run. In bridge mode each container then joins the network of a
-    /// holder of its own, which has its ports, links, host name and DNS.
+    /// Lets containers ask the endpoints, at ECS's own address in their networks, from their first instruction on. In bridge
+    /// mode each container then joins the network of a holder of its own, which has its ports, links, host name and DNS.
     #[must_use]
-    pub fn with_door(self, door: Door) -> DockerRuntime {
-        DockerRuntime { door: Some(door), ..self }
+    pub fn with_endpoints(self, directory: &Arc<Directory>) -> DockerRuntime {
+        DockerRuntime { directory: Some(Arc::clone(directory)), ..self }
     }
 }
 

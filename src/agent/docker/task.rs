@@ -3,9 +3,10 @@
 //! Enters: plans of containers and what is to become of them. Leaves: containers, and their states. Can go wrong: what the
 //! Docker engine says, by ECS's names.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +17,8 @@ use super::body::{self, Held};
 use super::shared::{self, Shared};
 use super::watcher::Watcher;
 use super::{DockerRuntime, images, lines};
+use crate::agent::endpoints::namespace::{self, Serving};
+use crate::agent::endpoints::{Base, Directory};
 use crate::agent::firelens;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
@@ -28,6 +31,8 @@ pub struct DockerTask {
     plan: TaskPlan,
     watcher: Arc<Watcher>,
     shared: Shared,
+    /// Whose network the endpoints are in now.
+    serving: Mutex<BTreeMap<String, Serving>>,
     /// Dropped, it ends the watcher.
     _follows: oneshot::Sender<()>,
 }
@@ -57,22 +62,47 @@ impl DockerTask {
         let (keep, ended) = oneshot::channel();
         runtime.tasks.spawn(format!("docker-{}", plan.id), Arc::clone(&watcher).follow(ended));
         let (runtime, api, plan) = (runtime.clone(), api.clone(), plan.clone());
-        let task = DockerTask { runtime, api, plan, watcher, shared, _follows: keep };
+        let task =
+            DockerTask { runtime, api, plan, watcher, shared, serving: Mutex::default(), _follows: keep };
         for (name, _) in &members {
-            if let Some(warning) = task.open_door(name).await {
+            if let Some(warning) = task.serve(name).await {
                 tracing::warn!(task = %task.plan.id, "{warning}");
             }
         }
         Ok(task)
     }
 
-    /// Lets the agent into a container's network. Gives a warning.
-    async fn open_door(&self, name: &str) -> Option<String> {
-        let door = self.runtime.door.as_ref()?;
-        self.shared.network(&self.plan, name)?;
-        match self.network_pid(name).await {
-            Some(pid) => door.open(&self.plan, name, pid),
-            None => Some(format!("container {name}: the holder of its network does not run")),
+    /// What containers ask, where they were told to ask at ECS's own address.
+    fn directory(&self) -> Option<&Arc<Directory>> {
+        let own = Base::link_local();
+        let told = self.plan.containers.iter().any(|c| own.is_told(&c.environment));
+        self.runtime.directory.as_ref().filter(|_| told)
+    }
+
+    fn serving(&self) -> MutexGuard<'_, BTreeMap<String, Serving>> {
+        // The map is whole whenever the lock is free.
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the endpoints in a container's network. Gives a warning.
+    async fn serve(&self, name: &str) -> Option<String> {
+        let directory = self.directory()?;
+        let owner = self.shared.network(&self.plan, name)?;
+        // In awsvpc mode all have the same.
+        if self.serving().contains_key(&owner) {
+            return None;
+        }
+        let failed =
+            |why: String| Some(format!("container {name} finds no task metadata and no credentials: {why}"));
+        let Some(pid) = self.network_pid(name).await else {
+            return failed("the holder of its network does not run".to_owned());
+        };
+        match namespace::serve_in(pid, directory).await {
+            Ok(serving) => {
+                self.serving().insert(owner, serving);
+                None
+            }
+            Err(e) => failed(e.to_string()),
         }
     }
 
@@ -129,7 +159,7 @@ impl TaskHandle for DockerTask {
         }
         let registry = container.registry.as_ref().map(|r| (r.username.clone(), r.password.clone()));
         images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
-        if self.runtime.door.is_some() {
+        if self.directory().is_some() {
             self.shared.hold(&self.api, &self.plan, container).await?;
         }
         let network = self.shared.network(&self.plan, name);
@@ -140,7 +170,7 @@ impl TaskHandle for DockerTask {
         };
         let (body, mut warnings) = body::body(&self.plan, container, held, self.api.version)?;
         warnings.extend(self.shared.warning());
-        warnings.extend(self.open_door(name).await);
+        warnings.extend(self.serve(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;
         warnings.extend(more.into_iter().map(|warning| format!("container {name}: docker says: {warning}")));
         self.watcher.add(name, &id);

@@ -182,3 +182,38 @@ fn environment_files_give_way_to_all_else_and_a_configuration_in_s3_is_bound() {
     let e = plan(&definition, &choices()).unwrap_err();
     assert_eq!(e.name, "ResourceInitializationError");
 }
+
+#[test]
+fn containers_are_told_where_the_endpoints_are_each_by_its_own_id() {
+    use crate::agent::endpoints::Base;
+    let mut definition = task();
+    definition.task_role_arn = Some("shop".to_owned());
+    let at = ("ECS_CONTAINER_METADATA_URI_V4", "AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    definition.container_definitions[0].environment = vec![(at.0.to_owned(), "the definition's".to_owned())];
+    let base = Base::of(std::net::SocketAddr::from(([127, 0, 0, 1], 8000)));
+    let choices = Choices { endpoints: Some(base), ..choices() };
+    let planned = plan(&definition, &choices).unwrap();
+    assert_eq!(planned.warnings, [""; 0]);
+    let [web, router] = &planned.plan.containers[..] else { panic!() };
+    let role = planned.plan.role.as_ref().unwrap();
+    assert_eq!(role.arn, "arn:aws:iam::111122223333:role/shop");
+    assert_ne!(web.endpoint_id, router.endpoint_id);
+    let v4 = format!("http://127.0.0.1:8000/v4/{}", web.endpoint_id);
+    assert_eq!(value(web, at.0), Some(v4.as_str()));
+    let full = format!("http://127.0.0.1:8000/v2/credentials/{}", role.credentials_id);
+    assert_eq!((value(web, at.1), value(router, at.1)), (Some(full.as_str()), Some(full.as_str())));
+
+    // In a network of its own a container cannot reach the machine's loopback.
+    let docker = Choices { process: false, ..choices.clone() };
+    let planned = plan(&definition, &docker).unwrap();
+    assert_eq!((value(&planned.plan.containers[1], at.0), planned.warnings.len()), (None, 1));
+    let served = plan(&definition, &Choices { namespaces: true, ..docker.clone() }).unwrap();
+    let v4 = value(&served.plan.containers[0], at.0).unwrap();
+    assert!(v4.starts_with("http://169.254.170.2/v4/"), "{v4}");
+    assert!(value(&served.plan.containers[0], "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").is_some());
+    definition.network_mode = NetworkMode::Host;
+    let host = plan(&definition, &docker).unwrap();
+    assert!(value(&host.plan.containers[0], at.1).is_some());
+    let none = plan(&definition, &Choices { task_role: Some(String::new()), ..choices }).unwrap();
+    assert_eq!((value(&none.plan.containers[0], at.1), none.plan.role), (None, None));
+}

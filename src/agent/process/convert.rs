@@ -116,7 +116,7 @@ fn health(d: &ContainerDefinition) -> Option<HealthCheck> {
 }
 
 /// Volumes first, then files and directories of the plan, which win; memory last.
-fn mounts(task: &TaskPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, Failure> {
+pub(super) fn mounts(task: &TaskPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, Failure> {
     let d = &plan.definition;
     let mut mounts = Vec::new();
     for from in &d.volumes_from {

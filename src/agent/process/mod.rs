@@ -35,7 +35,7 @@ pub use stage::run as exec_stage;
 pub use supervisor::supervise;
 pub use task::ProcessTask;
 
-use super::plan::TaskPlan;
+use super::plan::{ContainerPlan, TaskPlan};
 use super::runtime::{Failure, Runtime};
 use crate::rt::Tasks;
 use client::Client;
@@ -61,6 +61,12 @@ impl ProcessRuntime {
 /// Where `json-file` writes the lines of a container of the task in `dir`.
 pub fn log_path(dir: &Path, name: &str) -> PathBuf {
     convert::log_path(dir, name)
+}
+
+/// What a container sees of the machine's files elsewhere: where it is, and where the container sees it.
+pub(super) fn mounts(task: &TaskPlan, container: &ContainerPlan) -> Vec<(PathBuf, PathBuf)> {
+    let mounts = convert::mounts(task, container).unwrap_or_default();
+    mounts.into_iter().filter_map(|m| Some((m.source?, m.target))).collect()
 }
 
 impl Runtime for ProcessRuntime {

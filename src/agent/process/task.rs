@@ -3,10 +3,12 @@
 //! Enters: plans of containers and what is to become of them. Leaves: their states. Can go wrong: what the supervisor says,
 //! and that it is gone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -31,6 +33,8 @@ pub struct ProcessTask {
     client: Client,
     /// Where its router listens.
     loopback: Option<(Ipv4Addr, addresses::Hold)>,
+    /// What was last said of each container's use: docker says what it was before, too.
+    used: Mutex<BTreeMap<String, Value>>,
 }
 
 impl ProcessTask {
@@ -40,7 +44,7 @@ impl ProcessTask {
         client: Client,
         loopback: Option<(Ipv4Addr, addresses::Hold)>,
     ) -> Self {
-        ProcessTask { plan, program, client, loopback }
+        ProcessTask { plan, program, client, loopback, used: Mutex::default() }
     }
 
     /// Nothing is known of a container whose supervisor is gone.
@@ -130,7 +134,15 @@ impl TaskHandle for ProcessTask {
     async fn stats(&self, name: &str) -> Option<Value> {
         let done = self.client.call(Call::Stats { name: name.to_owned() }).await.ok()?;
         let id = self.client.states().borrow().containers.get(name)?.id.clone();
-        Some(docker_stats(name, &id, &done.stats?))
+        let plan = self.plan.containers.iter().find(|c| c.definition.name == name)?;
+        let mut now = docker_stats(&plan.docker_name, &id, &done.stats?);
+        // Nothing can leave the map half-changed.
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = used.insert(name.to_owned(), now.clone()).unwrap_or_default();
+        let of = |key: &str| before.get(key).cloned();
+        now["preread"] = of("read").unwrap_or_else(|| json!("0001-01-01T00:00:00Z"));
+        now["precpu_stats"] = of("cpu_stats").unwrap_or_else(|| json!({ "cpu_usage": { "total_usage": 0 } }));
+        Some(now)
     }
 
     fn states(&self) -> watch::Receiver<States> {
@@ -160,7 +172,37 @@ fn docker_stats(name: &str, id: &str, stats: &Stats) -> Value {
         "id": id,
         "name": format!("/{name}"),
         "pids_stats": { "current": stats.processes },
-        "cpu_stats": { "cpu_usage": { "total_usage": stats.cpu }, "online_cpus": cpus },
+        "num_procs": 0,
+        "cpu_stats": {
+            "cpu_usage": { "total_usage": stats.cpu },
+            "system_cpu_usage": system_cpu(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            "online_cpus": cpus,
+        },
         "memory_stats": { "usage": stats.memory, "limit": stats.memory_limit, "stats": {} },
     })
+}
+
+/// Nanoseconds that all CPUs of the machine have counted, as docker adds them up: user, nice, system, idle, iowait, irq and
+/// softirq of the first line of `/proc/stat`.
+fn system_cpu(stat: &str) -> u64 {
+    let first = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let ticks: u64 = first.split_whitespace().take(7).filter_map(|n| n.parse::<u64>().ok()).sum();
+    ticks.saturating_mul(1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_said_as_docker_says_it() {
+        let second = rustix::param::clock_ticks_per_second();
+        let stat = format!("cpu  {second} 0 0 {second} 0 0 0 99 99 99\ncpu0 1 1\n");
+        assert_eq!((system_cpu(&stat), system_cpu("")), (2_000_000_000, 0));
+        let stats = Stats { cpu: 5, memory: 7, memory_limit: Some(9), processes: 2 };
+        let said = docker_stats("ecs-shop-1-web-aa", "ab", &stats);
+        assert_eq!((&said["name"], &said["id"]), (&json!("/ecs-shop-1-web-aa"), &json!("ab")));
+        assert_eq!(said["memory_stats"], json!({"usage": 7, "limit": 9, "stats": {}}));
+        assert!(said["cpu_stats"]["system_cpu_usage"].as_u64() > Some(0));
+    }
 }
