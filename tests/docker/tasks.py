@@ -51,17 +51,16 @@ class Machine:
     """An engine with a bridge, the router's image, and a directory for tasks."""
 
     def __init__(self, credentials=None):
+        assert os.path.exists(BINARY), "no %s: cargo build --release" % BINARY
         self.engine = Engine(credentials, network=True)
         self.base = None
 
     def __enter__(self):
-        assert os.path.exists(BINARY), "no %s: cargo build --release" % BINARY
-        image = router_image()
         self.engine.__enter__()
         self.base = tempfile.mkdtemp(prefix="fl-tasks-")
         command = 'CMD ["/%s", "-c", "/fluent-bit/etc/fluent-bit.conf"]' % PROGRAM
         try:
-            self.engine.docker("import", "--change", command, "-", ROUTER, input=image)
+            self.engine.docker("import", "--change", command, "-", ROUTER, input=router_image())
         except BaseException:
             self.__exit__(None)
             raise
@@ -72,7 +71,7 @@ class Machine:
             print("kept: " + self.base)
         else:
             shutil.rmtree(self.base, ignore_errors=True)
-        self.engine.__exit__()
+        self.engine.close()
 
     def path(self, *parts):
         return os.path.join(self.base, *parts)
