@@ -4,6 +4,7 @@
 //! then the task has failed to start, by ECS's name for it, and nothing is left behind but its logs.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,15 +32,11 @@ pub async fn run<R: Runtime>(
     mut report: impl FnMut(&View),
 ) -> Result<View, Failure> {
     let plan = &planned.plan;
-    // A router that runs has its file already.
-    let begun = before.containers.iter().any(|c| c.last_status != "PENDING");
-    if let Some(text) = planned.configuration.as_ref().filter(|_| !begun) {
-        let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
-        let user = router.and_then(|r| r.definition.user.as_deref());
-        firelens::write(firelens_dir, text, planned.external.as_deref().map(str::as_bytes), user)
-            .map_err(|e| Failure::new("ResourceInitializationError", e))?;
-    }
-    let view = match runtime.open(plan).await {
+    let opened = match configure(planned, firelens_dir, before) {
+        Ok(()) => runtime.open(plan).await,
+        Err(e) => Err(e),
+    };
+    let view = match opened {
         Ok(task) => {
             let task = Arc::new(task);
             let listed = directory.map(|directory| directory.list(plan, &task));
@@ -60,8 +57,20 @@ pub async fn run<R: Runtime>(
     };
     if planned.configuration.is_some()
         && let Err(e) = fs::remove_dir_all(firelens_dir)
+        && e.kind() != ErrorKind::NotFound
     {
         tracing::warn!(task = %plan.id, cause = %e, "cannot remove {}", firelens_dir.display());
     }
     view
+}
+
+/// Writes the router's files, unless a router runs that has them already.
+fn configure(planned: &Planned, dir: &Path, before: &View) -> Result<(), Failure> {
+    let begun = before.containers.iter().any(|c| c.last_status != "PENDING");
+    let Some(text) = planned.configuration.as_ref().filter(|_| !begun) else { return Ok(()) };
+    let plan = &planned.plan;
+    let router = plan.containers.iter().find(|c| Some(&c.definition.name) == plan.firelens.as_ref());
+    let user = router.and_then(|r| r.definition.user.as_deref());
+    firelens::write(dir, text, planned.external.as_deref().map(str::as_bytes), user)
+        .map_err(|e| Failure::new("ResourceInitializationError", e))
 }

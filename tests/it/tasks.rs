@@ -273,3 +273,17 @@ fn several_tasks_at_once_have_each_their_own_router() {
     arns.dedup();
     assert_eq!(arns.len(), 3);
 }
+
+#[test]
+fn what_cannot_be_prepared_stops_the_task_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // A file where the directory of the router's files has to be, as a full disk would have it: nothing can be made there.
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/firelens"), "").unwrap();
+    let output = command(dir.path(), &example("hello")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ResourceInitializationError: unable to create firelens config file: "), "{said}");
+    let left: Vec<_> = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["firelens"]);
+}

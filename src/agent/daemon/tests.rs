@@ -1,3 +1,5 @@
+//! The daemon without its socket: records, and how tasks are found and forgotten.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
