@@ -506,7 +506,52 @@ def the_runtime_finds_a_task_again_whose_agent_has_gone():
         assert not left, "left behind: %s" % left
 
 
+# What an app asks that has nothing but the variables it was given.
+ASKS = r"""
+import boto3, json, os, urllib.request
+get = lambda url: json.load(urllib.request.urlopen(url, timeout=10))
+own = os.environ["ECS_CONTAINER_METADATA_URI_V4"]
+found = boto3.Session(region_name="eu-west-1").get_credentials()
+keys = found.get_frozen_credentials()
+print(json.dumps({"uri": own, "task": get(own + "/task"), "own": get(own), "v3": get(os.environ["ECS_CONTAINER_METADATA_URI"]),
+                  "method": found.method, "key": keys.access_key, "token": bool(keys.token)}))
+"""
+
+
+def boto3_in_containers_gets_the_roles_credentials_and_the_metadata():
+    """In bridge, awsvpc and host mode, from the first instruction on; STS is moto's."""
+    python = os.path.join(TOP, "target", "venv-aws", "bin", "python")
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    with Machine() as machine, moto(machine.base) as endpoint:
+        machine.engine.environment.update(keys)
+        with open(machine.path("asks.py"), "w") as script:
+            script.write(ASKS)
+        for mode in ("bridge", "awsvpc", "host"):
+            # This machine's Python and boto3, seen from inside.
+            definition = alone(command=["exec chroot /machine %s %s" % (os.path.abspath(python), machine.path("asks.py"))],
+                               memory=256, environment=[{"name": "AWS_EC2_METADATA_DISABLED", "value": "true"}],
+                               mountPoints=[{"sourceVolume": "machine", "containerPath": "/machine", "readOnly": True}])
+            definition.update(networkMode=mode, taskRoleArn="arn:aws:iam::123456789012:role/shop",
+                              volumes=[{"name": "machine", "host": {"sourcePath": "/"}}])
+            end = machine.run(machine.file("asks", definition), "--endpoint", "sts=" + endpoint)
+            folder = machine.path("d", end["taskArn"].split("/")[-1], "logs")
+            with open(os.path.join(folder, "app-json.log")) as log:
+                said = "".join(json.loads(line)["log"] for line in log)
+            assert end["code"] == 0, "%s: %s %s" % (mode, end, said)
+            heard = json.loads(said)
+            base = "http://127.0.0.1:" if mode == "host" else "http://169.254.170.2/v4/"
+            assert heard["uri"].startswith(base), heard["uri"]
+            assert heard["method"] == "container-role" and heard["token"] and heard["key"] != "test", heard
+            assert heard["task"]["TaskARN"] == end["taskArn"] and heard["task"]["Family"] == "alone", heard["task"]
+            own = heard["own"]
+            assert own["Name"] == heard["v3"]["Name"] == "app" and own["KnownStatus"] == "RUNNING", own
+            assert own["DockerId"] == end["containers"][0]["runtimeId"] and own["DockerName"].startswith("ecs-alone-1-app-"), own
+            assert own["Networks"][0]["NetworkMode"] == mode, own
+            machine.assert_clean()
+
+
 TESTS = [
+    boto3_in_containers_gets_the_roles_credentials_and_the_metadata,
     an_agent_killed_amid_a_million_lines_finds_its_containers,
     examples_have_the_same_records_in_both_runtimes,
     logs_and_metrics_reach_cloudwatch_from_both_runtimes,
