@@ -332,7 +332,7 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
         let known: Vec<&str> = record.view.containers.iter().map(|c| c.name.as_str()).collect();
         return Err(format!("task {} has no container {name}; it has {}", record.id, known.join(", ")));
     }
-    if record.docker {
+    if record.docker && !record.has_ended() {
         let label = format!("com.amazonaws.ecs.task-arn={}", record.arn);
         return Err(format!(
             "Docker keeps the lines of this task: `docker ps -a --filter label={label}`, then `docker logs`"
