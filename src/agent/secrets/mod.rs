@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::definition::TaskDefinition;
+use super::endpoints::role_arn;
 use super::plan::Registry;
 use super::planning::Choices;
 use super::runtime::Failure;
@@ -93,7 +94,7 @@ pub async fn fetch(
     let failed = |cause: String| Failure::new(ERROR, format!("{}: {cause}", wanted.class()));
     let role = match (&definition.execution_role_arn, settings.assume_execution_role) {
         (_, false) => None,
-        (Some(role), true) => Some(role_arn(role, &choices.account)),
+        (Some(role), true) => Some(role_arn(role, &choices.account, &choices.region)),
         (None, true) => {
             let cause = "--assume-execution-role needs executionRoleArn in the task definition";
             return Err(failed(cause.to_owned()));
@@ -107,11 +108,6 @@ pub async fn fetch(
     })?;
     everything(&api, &wanted, &choices.region, &mut fetched).await?;
     Ok(fetched)
-}
-
-/// A role by its ARN, or by its name in the agent's account.
-fn role_arn(role: &str, account: &str) -> String {
-    if role.starts_with("arn:") { role.to_owned() } else { format!("arn:aws:iam::{account}:role/{role}") }
 }
 
 /// Credentials of registries that `--secret` gives.
