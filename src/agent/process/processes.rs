@@ -75,6 +75,10 @@ pub(super) fn stats(session: Pid) -> Stats {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -86,11 +90,19 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found_in_its_session() {
-        let session = rustix::process::getsid(None).unwrap();
-        assert!(
-            of_session(session).iter().any(|p| p.pid == rustix::process::getpid().as_raw_nonzero().get())
-        );
-        assert!(stats(session).memory > 0);
+    fn a_process_is_found_in_its_session_and_ends_with_it() {
+        // A session of its own: that of this test may have begun outside the container it runs in, and is then called 0.
+        let mut child = Command::new("setsid").args(["sleep", "600"]).spawn().unwrap();
+        let session = Pid::from_child(&child);
+        // setsid takes the session before it becomes sleep.
+        while of_session(session).is_empty() {
+            thread::yield_now();
+        }
+        let used = stats(session);
+        assert_eq!(used.processes, 1);
+        assert!(used.memory > 0);
+        kill_session(session);
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+        assert!(of_session(session).is_empty());
     }
 }
