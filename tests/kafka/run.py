@@ -3,7 +3,8 @@
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
-`scripts/setup test` fetches Kafka and makes the environments. Needs about four minutes.
+`scripts/setup test` fetches Kafka and makes the environments. Two at a time: much of it is waiting. Needs about three
+minutes.
 """
 import collections
 import json
@@ -220,4 +221,4 @@ TESTS = [once_and_in_order, its_own_kill_loses_nothing, an_outage_of_120_megabyt
          a_topic_that_is_missing, *security.TESTS, *iam.TESTS, a_group_takes_over, from_firelane_to_firelane]
 
 if __name__ == "__main__":
-    sys.exit(suite.run(TESTS, sys.argv[1:]))
+    sys.exit(suite.run(TESTS, sys.argv[1:], at_once=2))
