@@ -62,6 +62,8 @@ pub struct Choices {
     pub own_credentials: bool,
     /// Where STS is; `None`: the region's.
     pub sts: Option<String>,
+    /// Where `awslogs` writes to unless its options say so; `None`: the region's CloudWatch Logs.
+    pub logs: Option<String>,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
     pub process: bool,
 }
@@ -367,6 +369,9 @@ fn log(
             options.entry("awslogs-stream".to_owned()).or_insert(stream);
         }
         options.entry("awslogs-region".to_owned()).or_insert_with(|| choices.region.clone());
+        if let Some(endpoint) = &choices.logs {
+            options.entry("awslogs-endpoint".to_owned()).or_insert_with(|| endpoint.clone());
+        }
         if !options.contains_key("mode") && !choices.blocking {
             options.insert("mode".to_owned(), "non-blocking".to_owned());
         }
@@ -383,8 +388,12 @@ fn path(socket: &Path) -> Result<String, Failure> {
     if text.len() <= SOCKET_MAX {
         return Ok(text);
     }
-    let text =
-        format!("the router's socket {text} is longer than {SOCKET_MAX} bytes; choose a shorter directory");
+    let text = format!(
+        "the router's socket {text} has {} bytes, and a socket's path at most {SOCKET_MAX}; \
+         choose a directory (--dir, --state of the agent) whose path is {} shorter",
+        text.len(),
+        text.len() - SOCKET_MAX
+    );
     Err(Failure::new("ResourceInitializationError", text))
 }
 

@@ -502,6 +502,7 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
     if let (Some(image), Some(router)) = (&args.router_image, firelens::router(definition)) {
         images.insert(router.name.clone(), image.clone());
     }
+    let endpoints = args.aws.settings()?.endpoints;
     let shell = |command: &str| ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
     let task_role = match args.task_role.as_deref() {
         // The definition says which.
@@ -525,7 +526,8 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         namespaces: false,
         task_role,
         own_credentials: args.task_role.as_deref() == Some("own"),
-        sts: args.aws.settings()?.endpoints.set(secrets::Service::Sts).map(str::to_owned),
+        sts: endpoints.set(secrets::Service::Sts).map(str::to_owned),
+        logs: endpoints.set(secrets::Service::Logs).map(str::to_owned),
         blocking: args.default_log_mode == LogMode::Blocking,
         process: true,
     })

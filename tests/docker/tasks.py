@@ -196,7 +196,6 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
         emf, logs = example("emf", networkMode="host"), example("awslogs", networkMode="host")
         of = lambda definition: definition["containerDefinitions"][0]["logConfiguration"]["options"]
         of(emf)["region"] = of(logs)["awslogs-region"] = "eu-west-1"
-        of(logs)["awslogs-endpoint"] = endpoint
         options = [word for pair in keys.items() for word in ("--env", "%s=%s" % pair)]
         machine.engine.environment.update(keys)
         for runtime in ("docker", "process"):
@@ -207,7 +206,7 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
             found = read(endpoint, "/ecs/emf", "example-app-firelens-" + task)
             messages = [json.loads(message) for _, message in found["events"]]
             assert [m["Orders"] for m in messages] == [3] and "_aws" in messages[0], found
-            end = machine.run(machine.file("awslogs", logs), runtime=runtime)
+            end = machine.run(machine.file("awslogs", logs), "--endpoint", endpoint, runtime=runtime)
             assert end["code"] == 0, end
             task = end["taskArn"].split("/")[-1]
             found = read(endpoint, "/ecs/awslogs", "example/app/" + task)

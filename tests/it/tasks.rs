@@ -137,12 +137,11 @@ fn logs_go_to_cloudwatch_by_the_awslogs_driver_and_as_metrics_through_the_router
     let aws = CloudWatch::start();
     let dir = tempfile::tempdir().unwrap();
     let mut task: Value = serde_json::from_str(&fs::read_to_string(example("awslogs")).unwrap()).unwrap();
-    task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-endpoint"] =
-        json!(aws.endpoint());
     task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-region"] = json!("eu-west-1");
     let file = dir.path().join("awslogs.json");
     fs::write(&file, task.to_string()).unwrap();
-    let output = command(dir.path(), file.to_str().unwrap()).envs(key()).output().unwrap();
+    let mut logs = command(dir.path(), file.to_str().unwrap());
+    let output = logs.envs(key()).args(["--endpoint", &aws.endpoint()]).output().unwrap();
     let view = view(&output);
     assert_eq!(output.status.code(), Some(0), "{view}");
     let id = view["taskArn"].as_str().unwrap().rsplit('/').next().unwrap();

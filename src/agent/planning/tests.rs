@@ -103,6 +103,20 @@ fn awslogs_gets_its_stream_and_does_not_block_unless_it_is_told_to() {
     assert!(!driver(&[], true).contains_key("mode"));
     assert!(!driver(&[("mode", "blocking")], false).contains_key("max-buffer-size"));
     assert_eq!(driver(&[("mode", "non-blocking"), ("max-buffer-size", "1m")], true)["max-buffer-size"], "1m");
+    assert!(!usual.contains_key("awslogs-endpoint"));
+}
+
+#[test]
+fn awslogs_writes_to_the_endpoint_that_is_given_unless_the_definition_names_one() {
+    let mut definition = task();
+    let choices = Choices { logs: Some("http://127.0.0.1:5000".to_owned()), ..choices() };
+    let mut endpoint = |more: &[(&str, &str)]| {
+        let options = [&[("awslogs-group", "g"), ("awslogs-stream-prefix", "p")], more].concat();
+        definition.container_definitions[0].log_configuration = log("awslogs", &options);
+        plan(&definition, &choices).unwrap().plan.containers[0].log_options["awslogs-endpoint"].clone()
+    };
+    assert_eq!(endpoint(&[]), "http://127.0.0.1:5000");
+    assert_eq!(endpoint(&[("awslogs-endpoint", "http://own:1")]), "http://own:1");
 }
 
 #[test]
