@@ -442,6 +442,10 @@ pub(super) fn table(arn: &str, view: &View) -> String {
     let mut text = format!("\n{arn}\n{}", columns(&rows));
     let code = view.stop_code.map(|c| format!("{c:?}: ")).unwrap_or_default();
     text.push_str(&format!("{code}{}\n", view.stopped_reason.clone().unwrap_or_default()));
+    for c in view.containers.iter().filter(|c| !c.last_words.is_empty()) {
+        text.push_str(&format!("\nlast words of {}:\n", c.name));
+        c.last_words.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
     text
 }
 

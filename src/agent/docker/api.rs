@@ -252,6 +252,16 @@ impl Api {
         let options = LogsOptionsBuilder::new().timestamps(true).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
+
+    /// So many lines that a container has printed last.
+    pub(super) fn last_logs(
+        &self,
+        id: &str,
+        lines: usize,
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().tail(&lines.to_string()).stdout(true).stderr(true).build();
+        self.docker.logs(id, Some(options))
+    }
 }
 
 /// The next item of a stream.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::api::{self, Api};
+use crate::agent::drivers::last_lines;
 
 /// Bytes of a line that are kept before it is shown unfinished.
 const LINE_MAX: usize = 64 << 10;
@@ -23,6 +24,9 @@ const LINE_MAX: usize = 64 << 10;
 const KEPT_MAX: usize = 64 << 20;
 /// How long the engine may take from one line to the next.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Lines that are asked for when a container has ended; some may be empty.
+const LAST: usize = 20;
 
 type Show = dyn Fn(&str, &str) + Send + Sync;
 
@@ -97,6 +101,19 @@ fn json(piece: &LogOutput) -> Vec<u8> {
     let (time, log) = text.split_once(' ').unwrap_or(("", &text));
     // Strings are always JSON.
     serde_json::to_vec(&Line { log, stream, time }).unwrap_or_default()
+}
+
+/// What a container has printed last; engines since 20.10 keep it whatever its log driver is, but for `none`.
+pub(super) async fn last(api: &Api, id: &str) -> Vec<String> {
+    let mut stream = Box::pin(api.last_logs(id, LAST));
+    let mut text = Vec::new();
+    while let Ok(Some(Ok(piece))) = timeout(SILENCE, api::next(&mut stream)).await {
+        text.extend_from_slice(piece.as_ref());
+        if text.len() > LINE_MAX {
+            break;
+        }
+    }
+    last_lines(&String::from_utf8_lossy(&text))
 }
 
 fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {

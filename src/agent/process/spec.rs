@@ -128,6 +128,10 @@ pub(super) enum Call {
     Stats {
         name: String,
     },
+    /// What it has printed last.
+    Words {
+        name: String,
+    },
     Remove {
         name: String,
     },
@@ -158,6 +162,7 @@ pub(super) enum Said {
 pub(super) struct Done {
     pub(super) warnings: Vec<String>,
     pub(super) stats: Option<Stats>,
+    pub(super) words: Vec<String>,
 }
 
 /// A container as it stands, for the agent.

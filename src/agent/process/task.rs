@@ -145,6 +145,11 @@ impl TaskHandle for ProcessTask {
         Some(now)
     }
 
+    async fn last_words(&self, name: &str) -> Vec<String> {
+        let done = self.client.call(Call::Words { name: name.to_owned() }).await;
+        done.map(|done| done.words).unwrap_or_default()
+    }
+
     fn states(&self) -> watch::Receiver<States> {
         self.client.states()
     }
