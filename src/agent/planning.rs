@@ -4,6 +4,8 @@
 //! file, warnings. Can go wrong: a secret without a value, a container without a program, FireLens rules; each is an error
 //! by ECS's name for it.
 
+mod router;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,9 @@ pub struct Choices {
     pub images: BTreeMap<String, String>,
     /// Paths in place of volumes that are elsewhere: `--volume`.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// Files and directories of this machine in place of what images have: by container, where it sees them, and what is
+    /// there: `--mount`.
+    pub mounts: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Values of secrets, by the name that the definition gives them or by where they are: `--secret`.
     pub secrets: BTreeMap<String, String>,
     /// What AWS has given.
@@ -144,6 +149,7 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
         }
     }
     let volumes = volumes(definition, choices)?;
+    planned.warnings.extend(router::warnings(definition, options.as_ref(), choices));
     let plan = &mut planned.plan;
     plan.id.clone_from(&choices.id);
     plan.arn = arn;
@@ -242,6 +248,8 @@ fn container(
             plan.binds.push((dir.join("config/external.conf"), target, false));
         }
     }
+    let mounts = choices.mounts.get(name).into_iter().flatten();
+    plan.binds.extend(mounts.map(|(target, source)| (source.clone(), target.clone(), false)));
     let has_program = container.entry_point.iter().chain(&container.command).any(|words| !words.is_empty());
     if choices.process && !is_router && plan.exec.is_none() && !has_program {
         let text = format!(
@@ -316,6 +324,7 @@ fn environment(
         all.insert(secret.name.clone(), value);
     }
     if let Some(config) = &container.firelens_configuration {
+        all.extend(router::variables(definition, container, choices));
         for (at, other) in definition.container_definitions.iter().enumerate() {
             let log = other.log_configuration.as_ref().filter(|_| firelens::logs_through(other));
             for secret in log.iter().flat_map(|log| &log.secret_options) {

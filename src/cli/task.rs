@@ -98,6 +98,9 @@ pub(super) struct Run {
     /// A path in place of a volume
     #[arg(long, value_name = "VOLUME=PATH", value_parser = pair)]
     volume: Vec<(String, String)>,
+    /// A file or directory in place of what a container's image has there
+    #[arg(long, value_name = "CONTAINER:PATH=PATH", value_parser = pair)]
+    mount: Vec<(String, String)>,
     /// The value of a secret, by its name in the definition or by its valueFrom
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     secret: Vec<(String, String)>,
@@ -502,6 +505,15 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         Err(e) => Err(format!("--volume {name}={path}: {e}")),
     };
     let volumes = args.volume.iter().map(whole).collect::<Result<_, String>>()?;
+    let mut mounts: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (place, path) in &args.mount {
+        let (name, target) = place
+            .split_once(':')
+            .filter(|(_, target)| target.starts_with('/'))
+            .ok_or_else(|| format!("--mount {place}={path}: it must be CONTAINER:/PATH=PATH"))?;
+        let path = fs::canonicalize(path).map_err(|e| format!("--mount {place}={path}: {e}"))?;
+        mounts.entry(name.to_owned()).or_default().push((target.to_owned(), path));
+    }
     let mut images: BTreeMap<_, _> = args.image.iter().cloned().collect();
     if let (Some(image), Some(router)) = (&args.router_image, firelens::router(definition)) {
         images.insert(router.name.clone(), image.clone());
@@ -524,6 +536,7 @@ pub(super) fn choices(args: &Run, definition: &TaskDefinition, data: &Path) -> R
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),
         images,
         volumes,
+        mounts,
         secrets: given,
         fetched: secrets::Fetched::default(),
         endpoints: None,
