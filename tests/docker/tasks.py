@@ -129,6 +129,45 @@ def view(process, timeout=180):
     return dict(found, code=process.returncode, messages=messages)
 
 
+class Daemon:
+    """`firelane agent` in a machine. Use as a context: its end is the daemon's."""
+
+    def __init__(self, machine):
+        self.machine, self.state, self.process = machine, machine.path("state"), None
+
+    def __enter__(self):
+        with open(self.machine.path("agent.log"), "a") as log:
+            self.process = subprocess.Popen([BINARY, "agent", "--state", self.state], env=self.machine.engine.environment,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        eventually("the agent answers", lambda: self.process.poll() is not None or self.run("ps").returncode == 0, 20)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def command(self, command, *words):
+        return [BINARY, "agent", command, "--state", self.state, *words]
+
+    def run(self, command, *words):
+        return subprocess.run(self.command(command, *words), env=self.machine.engine.environment, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+    def ask(self, command, *words):
+        """What it prints."""
+        done = self.run(command, *words)
+        assert done.returncode == 0, "%s: %s" % (command, done.stderr)
+        return done.stdout
+
+    def task(self):
+        """Its one task."""
+        return json.loads(self.ask("ps", "--all", "--json"))
+
+
 def example(name, **changes):
     with open(os.path.join(EXAMPLES, name + ".json")) as file:
         return dict(json.load(file), **changes)
@@ -419,6 +458,35 @@ def lines_are_followed_and_a_lost_engine_ends_the_task():
         machine.assert_clean()
 
 
+def an_agent_shows_the_lines_of_what_runs_whatever_its_driver():
+    """Docker has a copy of what goes to the router, and none where the driver is none."""
+    app = example("hello")["containerDefinitions"][0]
+    script = "echo to the router; until [ -e /tmp/go ]; do sleep 0.1; done; echo at the end; sleep 1"
+    router = {"name": "log_router", "image": ROUTER, "memory": 64, "firelensConfiguration": {"type": "fluentbit"},
+              "logConfiguration": {"logDriver": "none"}}
+    definition = {"family": "shown", "containerDefinitions": [dict(app, command=[script]), router]}
+    with Machine() as machine, Daemon(machine) as agent:
+        file = machine.file("shown", visible(definition, machine.path("out")))
+        task = agent.ask("run", file, "--runtime", "docker", "--router-image", ROUTER, "--env", "OUT_DIR=" + machine.path("out"))
+        task = task.strip().split("/")[-1]
+        so_far = lambda: agent.run("logs", task)
+        eventually("the line is shown", lambda: "app | to the router" in so_far().stdout, 30)
+        assert "container log_router: docker does not show its lines (log driver none)" in so_far().stderr, so_far()
+        assert agent.ask("logs", task, "app") == "app | to the router\n"
+        follows = subprocess.Popen(agent.command("logs", "--follow", task, "app"), env=machine.engine.environment, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert follows.stdout.readline() == "app | to the router\n"
+            label = "label=com.amazonaws.ecs.container-name=app"
+            found = machine.engine.docker("ps", "-q", "--filter", label).stdout.decode().strip()
+            machine.engine.docker("exec", found, "touch", "/tmp/go")
+            out, messages = follows.communicate(timeout=60)
+        finally:
+            follows.kill()
+        assert (out, follows.returncode) == ("app | at the end\n", 0), (out, messages)
+        machine.assert_clean()
+
+
 def an_agent_killed_amid_a_million_lines_finds_its_containers():
     """Ten containers print a million lines while the agent is killed and another comes: none is lost, none is started
     twice, the router stops last."""
@@ -435,25 +503,6 @@ def an_agent_killed_amid_a_million_lines_finds_its_containers():
         definition = {"family": "million", "containerDefinitions": apps + [router],
                       "volumes": [{"name": "go", "host": {"sourcePath": machine.path("go")}}]}
         file = machine.file("million", visible(definition, machine.path("out")))
-        state = machine.path("state")
-        environment = machine.engine.environment
-
-        def ask(command, *words):
-            done = subprocess.run([BINARY, "agent", command, "--state", state, *words], env=environment, text=True,
-                                  capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
-            assert done.returncode == 0, "%s: %s" % (command, done.stderr)
-            return done.stdout
-
-        def agent():
-            with open(machine.path("agent.log"), "a") as log:
-                process = subprocess.Popen([BINARY, "agent", "--state", state], env=environment, stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=log)
-            answers = lambda: subprocess.run([BINARY, "agent", "ps", "--state", state], capture_output=True).returncode == 0
-            eventually("the agent answers", lambda: process.poll() is not None or answers(), 20)
-            return process
-
-        def task():
-            return json.loads(ask("ps", "--all", "--json"))
 
         def lines():
             folder, found = machine.path("out"), []
@@ -462,25 +511,20 @@ def an_agent_killed_amid_a_million_lines_finds_its_containers():
                     found.extend(out)
             return found
 
-        process = agent()
-        try:
-            ask("run", file, "--runtime", "docker", "--router-image", ROUTER)
+        with Daemon(machine) as first:
+            first.ask("run", file, "--runtime", "docker", "--router-image", ROUTER)
             eventually("lines come", lambda: len(lines()) > 50000, 60)
-            before = task()
-            process.kill()
-            process.wait()
-            process = agent()
+            before = first.task()
+            first.kill()
+        with Daemon(machine) as agent:
             eventually("all lines are there", lambda: len(lines()) >= 1008000, 180, 1)
-            after = task()
+            after = agent.task()
             ids = lambda task: [c["runtimeId"] for c in task["view"]["containers"]]
             assert ids(before) == ids(after) and all(ids(before)), "%s\n%s" % (before, after)
             with open(machine.path("go", "end"), "w"):
                 pass
-            eventually("the task has ended", lambda: task()["stoppedAt"], 60)
-            end = task()
-        finally:
-            process.terminate()
-            process.wait()
+            eventually("the task has ended", lambda: agent.task()["stoppedAt"], 60)
+            end = agent.task()
         containers = end["view"]["containers"]
         assert [c["exitCode"] for c in containers] == [4] * 9 + [0], end
         assert max(c["finishedAt"] for c in containers) == containers[-1]["finishedAt"], end
@@ -552,6 +596,7 @@ def boto3_in_containers_gets_the_roles_credentials_and_the_metadata():
 TESTS = [
     boto3_in_containers_gets_the_roles_credentials_and_the_metadata,
     an_agent_killed_amid_a_million_lines_finds_its_containers,
+    an_agent_shows_the_lines_of_what_runs_whatever_its_driver,
     examples_have_the_same_records_in_both_runtimes,
     logs_and_metrics_reach_cloudwatch_from_both_runtimes,
     ten_containers_lose_nothing_and_the_router_stops_last,

@@ -241,9 +241,14 @@ impl Api {
         self.docker.events(Some(options))
     }
 
-    /// What a container prints from `since` (seconds since 1970) on, to its end.
-    pub(super) fn logs(&self, id: &str, since: i32) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
-        let options = LogsOptionsBuilder::new().follow(true).since(since).stdout(true).stderr(true).build();
+    /// What a container has printed from `since` (seconds since 1970) on; `follow`: what it will, too, to its end.
+    pub(super) fn logs(
+        &self,
+        id: &str,
+        since: i32,
+        follow: bool,
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().follow(follow).since(since).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
 

@@ -39,6 +39,11 @@ impl Lines {
     pub fn new(show: impl Fn(&str, &str) + Send + Sync + 'static) -> Lines {
         Lines(Arc::new(show))
     }
+
+    /// Shows a line of a container.
+    pub(super) fn show(&self, name: &str, line: &str) {
+        (self.0)(name, line);
+    }
 }
 
 impl fmt::Debug for Lines {
@@ -49,13 +54,13 @@ impl fmt::Debug for Lines {
 
 /// Shows the lines of a container until it ends. `since`: seconds since 1970, for those of a run that is not the first.
 pub(super) async fn follow(api: Api, name: String, id: String, since: i32, lines: Lines) {
-    let mut stream = Box::pin(api.logs(&id, since));
+    let mut stream = Box::pin(api.logs(&id, since, true));
     let mut rest = Vec::new();
     while let Some(Ok(piece)) = api::next(&mut stream).await {
-        take(&mut rest, piece.as_ref(), |line| (lines.0)(&name, line));
+        take(&mut rest, piece.as_ref(), |line| lines.show(&name, line));
     }
     if !rest.is_empty() {
-        (lines.0)(&name, &String::from_utf8_lossy(&rest));
+        lines.show(&name, &String::from_utf8_lossy(&rest));
     }
 }
 
@@ -116,7 +121,7 @@ pub(super) async fn last(api: &Api, id: &str) -> Vec<String> {
     last_lines(&String::from_utf8_lossy(&text))
 }
 
-fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
+pub(super) fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
     for part in piece.split_inclusive(|b| *b == b'\n') {
         rest.extend_from_slice(part);
         if part.ends_with(b"\n") || rest.len() >= LINE_MAX {
