@@ -7,6 +7,7 @@
 mod router;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,8 @@ const SOCKET_MAX: usize = 107;
 /// What ECS gives to a log driver that does not block, since June 2025.
 const BUFFER: &str = "10m";
 
-/// What whoever runs a task decides.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// What whoever runs a task decides. `Debug` prints no values: secrets are among them.
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Choices {
     /// 32 hexadecimal digits.
@@ -85,6 +86,19 @@ pub struct Planned {
     pub external: Option<String>,
     /// What is not as on ECS, for a person.
     pub warnings: Vec<String>,
+}
+
+impl fmt::Debug for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choices")
+            .field("id", &self.id)
+            .field("cluster", &self.cluster)
+            .field("data", &self.data)
+            .field("environment", &super::plan::names(&self.environment))
+            .field("fetched", &self.fetched)
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Choices {
