@@ -440,6 +440,76 @@ def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
         machine.assert_clean()
 
 
+def a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing():
+    with Engine(network=True, size="24m") as engine, tempfile.TemporaryDirectory(prefix="fl-tasks-") as folder:
+        file = os.path.join(folder, "alone.json")
+        with open(file, "w") as out:
+            json.dump(dict(alone(command=["echo well"]), volumes=[{"name": "data"}]), out)
+        run = lambda: view(subprocess.Popen([BINARY, "task", "run", file, "--runtime", "docker", "--json", "--dir", folder],
+                                            env=engine.environment, text=True, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        end = run()
+        assert end["code"] == 0, end
+        fill = os.path.join(engine.base, "data", "fill")
+        # It ends where there is no room.
+        subprocess.run(["dd", "if=/dev/zero", "of=" + fill, "bs=4k"], capture_output=True)
+        end = run()
+        reason = "CannotCreateContainerError: Error response from daemon: no space left on device"
+        assert (end["containers"][0]["reason"] or "").startswith(reason), end
+        assert (end["stopCode"], end["code"]) == ("TaskFailedToStart", 1), end
+        left = engine.docker("ps", "-aq").stdout + engine.docker("volume", "ls", "-q").stdout
+        assert not left, "left behind: %s" % left
+        os.remove(fill)
+        end = run()
+        assert end["code"] == 0, end
+
+
+def a_router_of_type_fluentd_has_its_configuration_socket_and_environment():
+    """A stand-in that prints them; what the app prints goes to its socket, as dockerd's driver sends it."""
+    script = ("cat /fluentd/etc/fluent.conf; echo uid $FLUENT_UID key $key_0; ls -d /var/run;"
+              "touch /var/run/seen; until [ -e /var/run/done ]; do sleep 0.1; done")
+    log = {"logDriver": "awsfirelens", "options": {"@type": "stdout", "exclude-pattern": "^debug"},
+           "secretOptions": [{"name": "key", "valueFrom": "arn:key"}]}
+    with Machine() as machine:
+        definition = alone(command=["echo from the app; until [ -e /tmp/no ]; do sleep 0.1; done"], logConfiguration=log,
+                           stopTimeout=1)
+        definition["containerDefinitions"].append(
+            {"name": "router", "image": "busybox", "memory": 64, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+             "firelensConfiguration": {"type": "fluentd"}})
+        process = machine.start(machine.file("fluentd", definition), "--secret", "key=hush")
+        folder = machine.path("d", "firelens")
+        sockets = lambda: [os.path.join(folder, task, "socket") for task in os.listdir(folder)]
+        try:
+            eventually("the router runs", lambda: process.poll() is not None or os.path.exists(folder) and sockets() and
+                       os.path.exists(os.path.join(sockets()[0], "seen")), 60)
+            assert process.poll() is None, view(process)
+            with socket.socket(socket.AF_UNIX) as receiver:
+                receiver.bind(os.path.join(sockets()[0], "fluent.sock"))
+                receiver.listen()
+                receiver.settimeout(60)
+                message = b""
+                # The agent looks whether someone listens, and closes.
+                while not message:
+                    with receiver.accept()[0] as connection:
+                        connection.settimeout(60)
+                        message = connection.recv(4096)
+            with open(os.path.join(sockets()[0], "done"), "w"):
+                pass
+            end = view(process)
+        finally:
+            process.kill()
+        task = end["taskArn"].split("/")[-1]
+        assert all(part.encode() in message for part in ("app-firelens-" + task, "from the app", "stdout")), message
+        with open(machine.path("d", task, "logs", "router-json.log")) as lines:
+            said = "".join(json.loads(line)["log"] for line in lines)
+        for part in ("<source>\n    @type unix\n    path /var/run/fluent.sock\n</source>", "bind 0.0.0.0\n    port 24224",
+                     "<filter app-firelens**>\n    @type  grep\n    <exclude>\n        key log\n        pattern ^debug",
+                     "<match app-firelens**>\n    @type stdout\n    key \"#{ENV['key_0']}\"\n</match>",
+                     "ecs_task_arn " + end["taskArn"], "uid 0 key hush\n", "\n/var/run\n"):
+            assert part in said, "%s is not in\n%s" % (part, said)
+        machine.assert_clean()
+
+
 def lines_are_followed_and_a_lost_engine_ends_the_task():
     definition = alone(command=["echo to be seen; while :; do sleep 0.1; done"])
     with Machine() as machine:
@@ -604,6 +674,8 @@ TESTS = [
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
     a_task_that_is_asked_to_stop_stops_the_router_last,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
+    a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing,
+    a_router_of_type_fluentd_has_its_configuration_socket_and_environment,
     lines_are_followed_and_a_lost_engine_ends_the_task,
     the_runtime_finds_a_task_again_whose_agent_has_gone,
 ]
