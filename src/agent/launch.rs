@@ -46,7 +46,11 @@ pub async fn run<R: Runtime>(
                 }
                 report(view);
             };
-            let view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
+            let mut view = engine::run(plan, Arc::clone(&task), before, stop, report).await;
+            let bad: Vec<bool> = view.containers.iter().map(|c| view.ended_badly(c)).collect();
+            for (c, _) in view.containers.iter_mut().zip(bad).filter(|(_, bad)| *bad) {
+                c.last_words = task.last_words(&c.name).await;
+            }
             drop(listed);
             if let Err(e) = task.close().await {
                 tracing::warn!(task = %plan.id, cause = %e, "not everything of the task could be taken down");

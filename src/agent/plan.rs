@@ -65,8 +65,8 @@ pub struct RolePlan {
     pub own: bool,
 }
 
-/// A container.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// A container. `Debug` prints what it is called and the names of its variables: values are secrets.
+#[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct ContainerPlan {
     /// As the definition has it; what stands below replaces what it says.
@@ -97,6 +97,21 @@ pub struct ContainerPlan {
     pub exec: Option<Vec<String>>,
 }
 
+impl fmt::Debug for ContainerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerPlan")
+            .field("name", &self.definition.name)
+            .field("docker_name", &self.docker_name)
+            .field("environment", &names(&self.environment))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What `Debug` shows of variables.
+pub(super) fn names(variables: &[(String, String)]) -> Vec<&str> {
+    variables.iter().map(|(name, _)| name.as_str()).collect()
+}
+
 /// A user of a registry of images.
 #[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
@@ -110,5 +125,21 @@ pub struct Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_of_a_plan_has_no_values() {
+        let variables = vec![("TOKEN".to_owned(), "hush".to_owned())];
+        let mut container = ContainerPlan { environment: variables.clone(), ..ContainerPlan::default() };
+        container.definition.environment = variables;
+        container.log_options.insert("splunk-token".to_owned(), "hush".to_owned());
+        let plan = TaskPlan { containers: vec![container], ..TaskPlan::default() };
+        let text = format!("{plan:?}");
+        assert!(text.contains("TOKEN") && !text.contains("hush"), "{text}");
     }
 }

@@ -4,7 +4,10 @@
 //! file, warnings. Can go wrong: a secret without a value, a container without a program, FireLens rules; each is an error
 //! by ECS's name for it.
 
+mod router;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +27,8 @@ const SOCKET_MAX: usize = 107;
 /// What ECS gives to a log driver that does not block, since June 2025.
 const BUFFER: &str = "10m";
 
-/// What whoever runs a task decides.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// What whoever runs a task decides. `Debug` prints no values: secrets are among them.
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Choices {
     /// 32 hexadecimal digits.
@@ -46,6 +49,9 @@ pub struct Choices {
     pub images: BTreeMap<String, String>,
     /// Paths in place of volumes that are elsewhere: `--volume`.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// Files and directories of this machine in place of what images have: by container, where it sees them, and what is
+    /// there: `--mount`.
+    pub mounts: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Values of secrets, by the name that the definition gives them or by where they are: `--secret`.
     pub secrets: BTreeMap<String, String>,
     /// What AWS has given.
@@ -62,6 +68,8 @@ pub struct Choices {
     pub own_credentials: bool,
     /// Where STS is; `None`: the region's.
     pub sts: Option<String>,
+    /// Where `awslogs` writes to unless its options say so; `None`: the region's CloudWatch Logs.
+    pub logs: Option<String>,
     /// Containers are processes of this machine: they have no images, and no addresses of their own.
     pub process: bool,
 }
@@ -78,6 +86,19 @@ pub struct Planned {
     pub external: Option<String>,
     /// What is not as on ECS, for a person.
     pub warnings: Vec<String>,
+}
+
+impl fmt::Debug for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choices")
+            .field("id", &self.id)
+            .field("cluster", &self.cluster)
+            .field("data", &self.data)
+            .field("environment", &super::plan::names(&self.environment))
+            .field("fetched", &self.fetched)
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Choices {
@@ -142,6 +163,7 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
         }
     }
     let volumes = volumes(definition, choices)?;
+    planned.warnings.extend(router::warnings(definition, options.as_ref(), choices));
     let plan = &mut planned.plan;
     plan.id.clone_from(&choices.id);
     plan.arn = arn;
@@ -240,6 +262,8 @@ fn container(
             plan.binds.push((dir.join("config/external.conf"), target, false));
         }
     }
+    let mounts = choices.mounts.get(name).into_iter().flatten();
+    plan.binds.extend(mounts.map(|(target, source)| (source.clone(), target.clone(), false)));
     let has_program = container.entry_point.iter().chain(&container.command).any(|words| !words.is_empty());
     if choices.process && !is_router && plan.exec.is_none() && !has_program {
         let text = format!(
@@ -314,6 +338,7 @@ fn environment(
         all.insert(secret.name.clone(), value);
     }
     if let Some(config) = &container.firelens_configuration {
+        all.extend(router::variables(definition, container, choices));
         for (at, other) in definition.container_definitions.iter().enumerate() {
             let log = other.log_configuration.as_ref().filter(|_| firelens::logs_through(other));
             for secret in log.iter().flat_map(|log| &log.secret_options) {
@@ -367,6 +392,9 @@ fn log(
             options.entry("awslogs-stream".to_owned()).or_insert(stream);
         }
         options.entry("awslogs-region".to_owned()).or_insert_with(|| choices.region.clone());
+        if let Some(endpoint) = &choices.logs {
+            options.entry("awslogs-endpoint".to_owned()).or_insert_with(|| endpoint.clone());
+        }
         if !options.contains_key("mode") && !choices.blocking {
             options.insert("mode".to_owned(), "non-blocking".to_owned());
         }
@@ -383,8 +411,12 @@ fn path(socket: &Path) -> Result<String, Failure> {
     if text.len() <= SOCKET_MAX {
         return Ok(text);
     }
-    let text =
-        format!("the router's socket {text} is longer than {SOCKET_MAX} bytes; choose a shorter directory");
+    let text = format!(
+        "the router's socket {text} has {} bytes, and a socket's path at most {SOCKET_MAX}; \
+         choose a directory (--dir, --state of the agent) whose path is {} shorter",
+        text.len(),
+        text.len() - SOCKET_MAX
+    );
     Err(Failure::new("ResourceInitializationError", text))
 }
 

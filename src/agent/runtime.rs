@@ -40,6 +40,9 @@ pub trait TaskHandle: Send + Sync + 'static {
     /// Resource use, as docker's `/stats` has it; `None` where there is none.
     fn stats(&self, name: &str) -> impl Future<Output = Option<serde_json::Value>> + Send;
 
+    /// What it has printed last, the oldest line first; nothing where nobody has kept it.
+    fn last_words(&self, name: &str) -> impl Future<Output = Vec<String>> + Send;
+
     /// All containers, as they are and as they change.
     fn states(&self) -> watch::Receiver<States>;
 

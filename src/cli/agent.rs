@@ -12,8 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_USAGE, complain, say, say_aside, task};
 use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
+use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::secrets;
 use crate::observe::log;
+use crate::rt::Tasks;
 
 pub(super) const HELP: &str = "\
 Without a command it is the daemon, in the foreground: let your init system start it again when it ends. SIGTERM and SIGINT end
@@ -229,11 +231,8 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
     if args.wait || args.run.follow {
         for record in records {
             let wait = ended(&state, &record.id, |_| {});
-            let record = if args.run.follow {
-                super::follow::beside(&daemon::logs_dir(&state, &record.id), None, wait).await?
-            } else {
-                wait.await?
-            };
+            let record =
+                if args.run.follow { followed(&state, &record, None, wait).await? } else { wait.await? };
             show(&record, args.run.json);
             code = if code == 0 { task::exit_code(&record.view) } else { code };
         }
@@ -321,6 +320,32 @@ async fn stop(args: &StopArgs) -> Result<u8, String> {
     Ok(code)
 }
 
+/// The Docker engine of a task.
+async fn engine(record: &Record) -> Result<DockerRuntime, String> {
+    let host = if record.engine.is_empty() { DockerRuntime::host() } else { record.engine.clone() };
+    DockerRuntime::connect(&host, &Tasks::new()).await.map_err(|e| e.to_string())
+}
+
+fn shown() -> Lines {
+    Lines::new(|name, line| say(&format!("{name} | {line}\n")))
+}
+
+/// Shows lines of a task until `task` is done.
+async fn followed<T>(
+    state: &Path,
+    record: &Record,
+    only: Option<&str>,
+    task: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    if record.docker && !record.has_ended() {
+        let engine = engine(record).await?;
+        let shown = shown();
+        engine.logs_beside(&record.arn, only, &shown, say_aside, task).await.map_err(|e| e.to_string())?
+    } else {
+        super::follow::beside(&daemon::logs_dir(state, &record.id), only, task).await
+    }
+}
+
 async fn logs(args: &LogsArgs) -> Result<u8, String> {
     let state = args.state.dir();
     let mut client = Client::ask(&state, &Ask::Watch { task: args.task.clone() }).await?;
@@ -332,16 +357,16 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
         let known: Vec<&str> = record.view.containers.iter().map(|c| c.name.as_str()).collect();
         return Err(format!("task {} has no container {name}; it has {}", record.id, known.join(", ")));
     }
-    if record.docker && !record.has_ended() {
-        let label = format!("com.amazonaws.ecs.task-arn={}", record.arn);
-        return Err(format!(
-            "Docker keeps the lines of this task: `docker ps -a --filter label={label}`, then `docker logs`"
-        ));
-    }
     let dir = daemon::logs_dir(&state, &record.id);
     let only = args.container.as_deref();
     if args.follow {
-        super::follow::beside(&dir, only, ended(&state, &record.id, |_| {})).await?;
+        followed(&state, &record, only, ended(&state, &record.id, |_| {})).await?;
+    } else if record.docker && !record.has_ended() {
+        engine(&record)
+            .await?
+            .logs(&record.arn, only, &shown(), say_aside)
+            .await
+            .map_err(|e| e.to_string())?;
     } else if super::follow::once(&dir, only) == 0 {
         say_aside("no lines in files: containers that log through a router or to a service leave none here");
     }

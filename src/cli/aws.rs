@@ -8,7 +8,7 @@ use crate::agent::secrets::{Endpoints, Settings};
 
 #[derive(Debug, Args)]
 pub(super) struct Aws {
-    /// Address of a service (secretsmanager, ssm, s3, sts), or of all [default: AWS_ENDPOINT_URL_SERVICE, AWS_ENDPOINT_URL]
+    /// Address of a service (secretsmanager, ssm, s3, sts, logs), or of all [default: AWS_ENDPOINT_URL_SERVICE, AWS_ENDPOINT_URL]
     #[arg(long, value_name = "[SERVICE=]URL")]
     endpoint: Vec<String>,
     /// Get secrets and files in the name of executionRoleArn, as ECS does, and not with the agent's own rights

@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.dirname(HERE))
 import cloudwatch
 import cloudwatch_input
 import send
+import task_costs
 import task_endpoints
 import task_secrets
 from support import suite
@@ -113,7 +114,7 @@ def aiofluent_python_over_tcp():
 TESTS = [fluent_logger_over_tcp, fluent_logger_over_the_unix_socket, fluent_logger_with_nanoseconds,
          fluent_logger_async, fluent_logger_as_logging_handler, aiofluent_over_tcp, aiofluent_python_over_tcp,
          *cloudwatch.TESTS, *cloudwatch_input.TESTS, *task_secrets.TESTS,
-         *task_endpoints.TESTS]
+         *task_endpoints.TESTS, *task_costs.TESTS]
 
 if __name__ == "__main__":
     sys.exit(suite.run(TESTS, sys.argv[1:]))

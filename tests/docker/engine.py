@@ -34,9 +34,9 @@ def missing():
 class Engine:
     """dockerd and the containers it runs. Use as a context. `credentials` go into dockerd's environment: that is
     where its awslogs driver looks for them. `network`: containers get a bridge of their own, without a way out of the
-    machine."""
+    machine. `size`: of the disk that its images and containers have, as mount takes it."""
 
-    def __init__(self, credentials=None, network=False):
+    def __init__(self, credentials=None, network=False, size=None):
         why = missing()
         if why:
             raise Skip(why)
@@ -46,6 +46,7 @@ class Engine:
         self.credentials = dict(os.environ, **credentials or {})
         self.client, self.process, self.containers = find("docker"), None, []
         self.bridge = "fl%d" % os.getpid() if network else None
+        self.size = size
 
     def __enter__(self):
         try:
@@ -63,6 +64,9 @@ class Engine:
         if self.bridge and not os.path.exists("/sys/class/net/" + self.bridge):
             make_bridge(self.bridge)
         path = lambda name: os.path.join(self.base, name)
+        if self.size and not os.path.exists(path("data")):
+            os.mkdir(path("data"))
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + self.size, "tmpfs", path("data")], check=True)
         name = "fl%d" % os.getpid()
         with open(path("dockerd.log"), "wb") as log:
             self.process = subprocess.Popen(

@@ -129,6 +129,45 @@ def view(process, timeout=180):
     return dict(found, code=process.returncode, messages=messages)
 
 
+class Daemon:
+    """`firelane agent` in a machine. Use as a context: its end is the daemon's."""
+
+    def __init__(self, machine):
+        self.machine, self.state, self.process = machine, machine.path("state"), None
+
+    def __enter__(self):
+        with open(self.machine.path("agent.log"), "a") as log:
+            self.process = subprocess.Popen([BINARY, "agent", "--state", self.state], env=self.machine.engine.environment,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        eventually("the agent answers", lambda: self.process.poll() is not None or self.run("ps").returncode == 0, 20)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def command(self, command, *words):
+        return [BINARY, "agent", command, "--state", self.state, *words]
+
+    def run(self, command, *words):
+        return subprocess.run(self.command(command, *words), env=self.machine.engine.environment, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+    def ask(self, command, *words):
+        """What it prints."""
+        done = self.run(command, *words)
+        assert done.returncode == 0, "%s: %s" % (command, done.stderr)
+        return done.stdout
+
+    def task(self):
+        """Its one task."""
+        return json.loads(self.ask("ps", "--all", "--json"))
+
+
 def example(name, **changes):
     with open(os.path.join(EXAMPLES, name + ".json")) as file:
         return dict(json.load(file), **changes)
@@ -196,7 +235,6 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
         emf, logs = example("emf", networkMode="host"), example("awslogs", networkMode="host")
         of = lambda definition: definition["containerDefinitions"][0]["logConfiguration"]["options"]
         of(emf)["region"] = of(logs)["awslogs-region"] = "eu-west-1"
-        of(logs)["awslogs-endpoint"] = endpoint
         options = [word for pair in keys.items() for word in ("--env", "%s=%s" % pair)]
         machine.engine.environment.update(keys)
         for runtime in ("docker", "process"):
@@ -207,7 +245,7 @@ def logs_and_metrics_reach_cloudwatch_from_both_runtimes():
             found = read(endpoint, "/ecs/emf", "example-app-firelens-" + task)
             messages = [json.loads(message) for _, message in found["events"]]
             assert [m["Orders"] for m in messages] == [3] and "_aws" in messages[0], found
-            end = machine.run(machine.file("awslogs", logs), runtime=runtime)
+            end = machine.run(machine.file("awslogs", logs), "--endpoint", endpoint, runtime=runtime)
             assert end["code"] == 0, end
             task = end["taskArn"].split("/")[-1]
             found = read(endpoint, "/ecs/awslogs", "example/app/" + task)
@@ -402,6 +440,76 @@ def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
         machine.assert_clean()
 
 
+def a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing():
+    with Engine(network=True, size="24m") as engine, tempfile.TemporaryDirectory(prefix="fl-tasks-") as folder:
+        file = os.path.join(folder, "alone.json")
+        with open(file, "w") as out:
+            json.dump(dict(alone(command=["echo well"]), volumes=[{"name": "data"}]), out)
+        run = lambda: view(subprocess.Popen([BINARY, "task", "run", file, "--runtime", "docker", "--json", "--dir", folder],
+                                            env=engine.environment, text=True, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        end = run()
+        assert end["code"] == 0, end
+        fill = os.path.join(engine.base, "data", "fill")
+        # It ends where there is no room.
+        subprocess.run(["dd", "if=/dev/zero", "of=" + fill, "bs=4k"], capture_output=True)
+        end = run()
+        reason = "CannotCreateContainerError: Error response from daemon: no space left on device"
+        assert (end["containers"][0]["reason"] or "").startswith(reason), end
+        assert (end["stopCode"], end["code"]) == ("TaskFailedToStart", 1), end
+        left = engine.docker("ps", "-aq").stdout + engine.docker("volume", "ls", "-q").stdout
+        assert not left, "left behind: %s" % left
+        os.remove(fill)
+        end = run()
+        assert end["code"] == 0, end
+
+
+def a_router_of_type_fluentd_has_its_configuration_socket_and_environment():
+    """A stand-in that prints them; what the app prints goes to its socket, as dockerd's driver sends it."""
+    script = ("cat /fluentd/etc/fluent.conf; echo uid $FLUENT_UID key $key_0; ls -d /var/run;"
+              "touch /var/run/seen; until [ -e /var/run/done ]; do sleep 0.1; done")
+    log = {"logDriver": "awsfirelens", "options": {"@type": "stdout", "exclude-pattern": "^debug"},
+           "secretOptions": [{"name": "key", "valueFrom": "arn:key"}]}
+    with Machine() as machine:
+        definition = alone(command=["echo from the app; until [ -e /tmp/no ]; do sleep 0.1; done"], logConfiguration=log,
+                           stopTimeout=1)
+        definition["containerDefinitions"].append(
+            {"name": "router", "image": "busybox", "memory": 64, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+             "firelensConfiguration": {"type": "fluentd"}})
+        process = machine.start(machine.file("fluentd", definition), "--secret", "key=hush")
+        folder = machine.path("d", "firelens")
+        sockets = lambda: [os.path.join(folder, task, "socket") for task in os.listdir(folder)]
+        try:
+            eventually("the router runs", lambda: process.poll() is not None or os.path.exists(folder) and sockets() and
+                       os.path.exists(os.path.join(sockets()[0], "seen")), 60)
+            assert process.poll() is None, view(process)
+            with socket.socket(socket.AF_UNIX) as receiver:
+                receiver.bind(os.path.join(sockets()[0], "fluent.sock"))
+                receiver.listen()
+                receiver.settimeout(60)
+                message = b""
+                # The agent looks whether someone listens, and closes.
+                while not message:
+                    with receiver.accept()[0] as connection:
+                        connection.settimeout(60)
+                        message = connection.recv(4096)
+            with open(os.path.join(sockets()[0], "done"), "w"):
+                pass
+            end = view(process)
+        finally:
+            process.kill()
+        task = end["taskArn"].split("/")[-1]
+        assert all(part.encode() in message for part in ("app-firelens-" + task, "from the app", "stdout")), message
+        with open(machine.path("d", task, "logs", "router-json.log")) as lines:
+            said = "".join(json.loads(line)["log"] for line in lines)
+        for part in ("<source>\n    @type unix\n    path /var/run/fluent.sock\n</source>", "bind 0.0.0.0\n    port 24224",
+                     "<filter app-firelens**>\n    @type  grep\n    <exclude>\n        key log\n        pattern ^debug",
+                     "<match app-firelens**>\n    @type stdout\n    key \"#{ENV['key_0']}\"\n</match>",
+                     "ecs_task_arn " + end["taskArn"], "uid 0 key hush\n", "\n/var/run\n"):
+            assert part in said, "%s is not in\n%s" % (part, said)
+        machine.assert_clean()
+
+
 def lines_are_followed_and_a_lost_engine_ends_the_task():
     definition = alone(command=["echo to be seen; while :; do sleep 0.1; done"])
     with Machine() as machine:
@@ -417,6 +525,35 @@ def lines_are_followed_and_a_lost_engine_ends_the_task():
         finally:
             process.kill()
         assert end["stopCode"] == "EssentialContainerExited" and end["containers"][0]["lastStatus"] == "STOPPED", end
+        machine.assert_clean()
+
+
+def an_agent_shows_the_lines_of_what_runs_whatever_its_driver():
+    """Docker has a copy of what goes to the router, and none where the driver is none."""
+    app = example("hello")["containerDefinitions"][0]
+    script = "echo to the router; until [ -e /tmp/go ]; do sleep 0.1; done; echo at the end; sleep 1"
+    router = {"name": "log_router", "image": ROUTER, "memory": 64, "firelensConfiguration": {"type": "fluentbit"},
+              "logConfiguration": {"logDriver": "none"}}
+    definition = {"family": "shown", "containerDefinitions": [dict(app, command=[script]), router]}
+    with Machine() as machine, Daemon(machine) as agent:
+        file = machine.file("shown", visible(definition, machine.path("out")))
+        task = agent.ask("run", file, "--runtime", "docker", "--router-image", ROUTER, "--env", "OUT_DIR=" + machine.path("out"))
+        task = task.strip().split("/")[-1]
+        so_far = lambda: agent.run("logs", task)
+        eventually("the line is shown", lambda: "app | to the router" in so_far().stdout, 30)
+        assert "container log_router: docker does not show its lines (log driver none)" in so_far().stderr, so_far()
+        assert agent.ask("logs", task, "app") == "app | to the router\n"
+        follows = subprocess.Popen(agent.command("logs", "--follow", task, "app"), env=machine.engine.environment, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert follows.stdout.readline() == "app | to the router\n"
+            label = "label=com.amazonaws.ecs.container-name=app"
+            found = machine.engine.docker("ps", "-q", "--filter", label).stdout.decode().strip()
+            machine.engine.docker("exec", found, "touch", "/tmp/go")
+            out, messages = follows.communicate(timeout=60)
+        finally:
+            follows.kill()
+        assert (out, follows.returncode) == ("app | at the end\n", 0), (out, messages)
         machine.assert_clean()
 
 
@@ -436,25 +573,6 @@ def an_agent_killed_amid_a_million_lines_finds_its_containers():
         definition = {"family": "million", "containerDefinitions": apps + [router],
                       "volumes": [{"name": "go", "host": {"sourcePath": machine.path("go")}}]}
         file = machine.file("million", visible(definition, machine.path("out")))
-        state = machine.path("state")
-        environment = machine.engine.environment
-
-        def ask(command, *words):
-            done = subprocess.run([BINARY, "agent", command, "--state", state, *words], env=environment, text=True,
-                                  capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
-            assert done.returncode == 0, "%s: %s" % (command, done.stderr)
-            return done.stdout
-
-        def agent():
-            with open(machine.path("agent.log"), "a") as log:
-                process = subprocess.Popen([BINARY, "agent", "--state", state], env=environment, stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=log)
-            answers = lambda: subprocess.run([BINARY, "agent", "ps", "--state", state], capture_output=True).returncode == 0
-            eventually("the agent answers", lambda: process.poll() is not None or answers(), 20)
-            return process
-
-        def task():
-            return json.loads(ask("ps", "--all", "--json"))
 
         def lines():
             folder, found = machine.path("out"), []
@@ -463,25 +581,20 @@ def an_agent_killed_amid_a_million_lines_finds_its_containers():
                     found.extend(out)
             return found
 
-        process = agent()
-        try:
-            ask("run", file, "--runtime", "docker", "--router-image", ROUTER)
+        with Daemon(machine) as first:
+            first.ask("run", file, "--runtime", "docker", "--router-image", ROUTER)
             eventually("lines come", lambda: len(lines()) > 50000, 60)
-            before = task()
-            process.kill()
-            process.wait()
-            process = agent()
+            before = first.task()
+            first.kill()
+        with Daemon(machine) as agent:
             eventually("all lines are there", lambda: len(lines()) >= 1008000, 180, 1)
-            after = task()
+            after = agent.task()
             ids = lambda task: [c["runtimeId"] for c in task["view"]["containers"]]
             assert ids(before) == ids(after) and all(ids(before)), "%s\n%s" % (before, after)
             with open(machine.path("go", "end"), "w"):
                 pass
-            eventually("the task has ended", lambda: task()["stoppedAt"], 60)
-            end = task()
-        finally:
-            process.terminate()
-            process.wait()
+            eventually("the task has ended", lambda: agent.task()["stoppedAt"], 60)
+            end = agent.task()
         containers = end["view"]["containers"]
         assert [c["exitCode"] for c in containers] == [4] * 9 + [0], end
         assert max(c["finishedAt"] for c in containers) == containers[-1]["finishedAt"], end
@@ -553,6 +666,7 @@ def boto3_in_containers_gets_the_roles_credentials_and_the_metadata():
 TESTS = [
     boto3_in_containers_gets_the_roles_credentials_and_the_metadata,
     an_agent_killed_amid_a_million_lines_finds_its_containers,
+    an_agent_shows_the_lines_of_what_runs_whatever_its_driver,
     examples_have_the_same_records_in_both_runtimes,
     logs_and_metrics_reach_cloudwatch_from_both_runtimes,
     ten_containers_lose_nothing_and_the_router_stops_last,
@@ -560,6 +674,8 @@ TESTS = [
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
     a_task_that_is_asked_to_stop_stops_the_router_last,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
+    a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing,
+    a_router_of_type_fluentd_has_its_configuration_socket_and_environment,
     lines_are_followed_and_a_lost_engine_ends_the_task,
     the_runtime_finds_a_task_again_whose_agent_has_gone,
 ]

@@ -96,3 +96,54 @@ fn a_disk_that_fills_up_and_is_freed_holds_every_line_once() {
     );
     assert_eq!(router.stop().code, Some(0));
 }
+
+/// A task whose files find no room is refused in ECS's words, and nothing of it stays.
+#[test]
+#[expect(clippy::print_stderr, reason = "says why it did nothing")]
+fn a_task_on_a_full_disk_is_refused_in_ecss_words_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("d");
+    let Some(_mounted) = Tmpfs::mount(&disk, "256k,nr_inodes=100") else {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    };
+    let task = r#"{"family":"full","containerDefinitions":[
+            {"name":"app","image":"b","memory":32,"command":["true"],"logConfiguration":{"logDriver":"awsfirelens","options":{"Name":"null"}}},
+            {"name":"router","image":"b","memory":32,"firelensConfiguration":{"type":"fluentbit"}}]}"#;
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firelane"));
+        command.args(["task", "run", "--runtime", "process", "--dir"]).arg(&disk).arg(dir.path().join("f"));
+        let output = command.output().unwrap();
+        let (said, table) =
+            (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        (output.status.code(), format!("{said}{table}"))
+    };
+    let left = || {
+        let below = fs::read_dir(&disk).unwrap().map(|e| e.unwrap().path());
+        below.filter(|path| path.is_dir() && fs::read_dir(path).unwrap().count() > 0).count()
+    };
+    fs::write(dir.path().join("f"), task).unwrap();
+    // No room for the router's configuration: it ends where there is none.
+    let filled = fs::write(disk.join("ballast"), vec![0; 1 << 20]);
+    assert!(filled.is_err());
+    let (code, said) = run();
+    assert!(
+        code == Some(1) && said.contains("ResourceInitializationError: unable to create"),
+        "{code:?} {said}"
+    );
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_eq!(left(), 0);
+    // No room for directories either.
+    fs::remove_file(disk.join("ballast")).unwrap();
+    let mut inodes = 0;
+    while fs::write(disk.join(format!("file-{inodes}")), "").is_ok() {
+        inodes += 1;
+    }
+    let (code, said) = run();
+    assert!(code == Some(1) && said.contains("No space left on device"), "{code:?} {said}");
+    assert_eq!(left(), 0);
+    // With room it is an ordinary task.
+    (0..inodes).for_each(|n| fs::remove_file(disk.join(format!("file-{n}"))).unwrap());
+    let (code, said) = run();
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -137,12 +137,11 @@ fn logs_go_to_cloudwatch_by_the_awslogs_driver_and_as_metrics_through_the_router
     let aws = CloudWatch::start();
     let dir = tempfile::tempdir().unwrap();
     let mut task: Value = serde_json::from_str(&fs::read_to_string(example("awslogs")).unwrap()).unwrap();
-    task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-endpoint"] =
-        json!(aws.endpoint());
     task["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-region"] = json!("eu-west-1");
     let file = dir.path().join("awslogs.json");
     fs::write(&file, task.to_string()).unwrap();
-    let output = command(dir.path(), file.to_str().unwrap()).envs(key()).output().unwrap();
+    let mut logs = command(dir.path(), file.to_str().unwrap());
+    let output = logs.envs(key()).args(["--endpoint", &aws.endpoint()]).output().unwrap();
     let view = view(&output);
     assert_eq!(output.status.code(), Some(0), "{view}");
     let id = view["taskArn"].as_str().unwrap().rsplit('/').next().unwrap();
@@ -258,6 +257,49 @@ fn the_examples_are_such_as_ecs_takes_and_plugins_that_are_not_built_are_named()
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("containerDefinitions[0].logConfiguration.options: output \"datadog\""), "{text}");
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_router_that_cannot_start_says_why_at_the_end_wherever_its_log_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = json!({"Name": "firehose", "delivery_stream": "s", "region": "eu-west-1"});
+    let task = json!({"family": "missing", "containerDefinitions": [
+        {"name": "app", "image": "busybox", "memory": 32, "command": ["sleep", "60"],
+         "logConfiguration": {"logDriver": "awsfirelens", "options": output}},
+        {"name": "log_router", "image": "aws-for-fluent-bit", "memory": 64,
+         "firelensConfiguration": {"type": "fluentbit"}, "logConfiguration": {"logDriver": "none"}}]});
+    let file = dir.path().join("missing.json");
+    fs::write(&file, task.to_string()).unwrap();
+    let output = command(dir.path(), file.to_str().unwrap()).output().unwrap();
+    let end = view(&output);
+    assert_eq!((output.status.code(), &end["containers"][1]["exitCode"]), (Some(2), &json!(2)), "{end}");
+    let words = end["containers"][1]["lastWords"].to_string();
+    assert!(words.contains("output \\\"firehose\\\" of Fluent Bit is not built into firelane"), "{words}");
+    assert!(end["containers"][0].get("lastWords").is_none(), "{end}");
+    let run = ["task", "run", file.to_str().unwrap(), "--runtime", "process", "--dir"];
+    let table = Command::new(PROGRAM).args(run).arg(dir.path().join("d")).output().unwrap();
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("\nlast words of log_router:\n  ") && table.contains("firehose"), "{table}");
+    assert_clean(dir.path());
+}
+
+#[test]
+fn an_essential_container_that_is_told_to_stop_does_not_give_its_code_to_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let container = |name: &str, script: &str| {
+        json!({"name": name, "image": "busybox", "memory": 32,
+        "entryPoint": ["/bin/sh", "-c"], "command": [script]})
+    };
+    // The one that is stopped stands before the one that ends.
+    for (script, code) in [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)] {
+        let task = json!({"family": "pair", "containerDefinitions": [
+            container("first", "exec sleep 60"), container("second", script)]});
+        let file = dir.path().join("pair.json");
+        fs::write(&file, task.to_string()).unwrap();
+        let output = command(dir.path(), file.to_str().unwrap()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", view(&output));
+        assert_eq!(view(&output)["containers"][0]["exitCode"], 143);
+    }
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl Agent {
             revision: planned.plan.revision,
             created_at: Time::now().millis(),
             docker: !choices.process,
+            engine: if choices.process { String::new() } else { self.docker.clone() },
             firelens_dir: choices.firelens_dir(),
             planned: Some(planned),
             ..Record::default()

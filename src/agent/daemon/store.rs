@@ -37,6 +37,8 @@ pub struct Record {
     pub stop: Option<String>,
     /// A Docker engine runs it.
     pub docker: bool,
+    /// Where that engine is: `unix://PATH`.
+    pub engine: String,
     /// How it stands.
     pub view: View,
     /// Where its router's files are.

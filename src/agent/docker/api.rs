@@ -241,15 +241,30 @@ impl Api {
         self.docker.events(Some(options))
     }
 
-    /// What a container prints from `since` (seconds since 1970) on, to its end.
-    pub(super) fn logs(&self, id: &str, since: i32) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
-        let options = LogsOptionsBuilder::new().follow(true).since(since).stdout(true).stderr(true).build();
+    /// What a container has printed from `since` (seconds since 1970) on; `follow`: what it will, too, to its end.
+    pub(super) fn logs(
+        &self,
+        id: &str,
+        since: i32,
+        follow: bool,
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().follow(follow).since(since).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
 
     /// What a container has printed, each line after its time.
     pub(super) fn logs_until_now(&self, id: &str) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
         let options = LogsOptionsBuilder::new().timestamps(true).stdout(true).stderr(true).build();
+        self.docker.logs(id, Some(options))
+    }
+
+    /// So many lines that a container has printed last.
+    pub(super) fn last_logs(
+        &self,
+        id: &str,
+        lines: usize,
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
+        let options = LogsOptionsBuilder::new().tail(&lines.to_string()).stdout(true).stderr(true).build();
         self.docker.logs(id, Some(options))
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::api::{self, Api};
+use crate::agent::drivers::last_lines;
 
 /// Bytes of a line that are kept before it is shown unfinished.
 const LINE_MAX: usize = 64 << 10;
@@ -23,6 +24,9 @@ const LINE_MAX: usize = 64 << 10;
 const KEPT_MAX: usize = 64 << 20;
 /// How long the engine may take from one line to the next.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Lines that are asked for when a container has ended; some may be empty.
+const LAST: usize = 20;
 
 type Show = dyn Fn(&str, &str) + Send + Sync;
 
@@ -35,6 +39,11 @@ impl Lines {
     pub fn new(show: impl Fn(&str, &str) + Send + Sync + 'static) -> Lines {
         Lines(Arc::new(show))
     }
+
+    /// Shows a line of a container.
+    pub(super) fn show(&self, name: &str, line: &str) {
+        (self.0)(name, line);
+    }
 }
 
 impl fmt::Debug for Lines {
@@ -45,13 +54,13 @@ impl fmt::Debug for Lines {
 
 /// Shows the lines of a container until it ends. `since`: seconds since 1970, for those of a run that is not the first.
 pub(super) async fn follow(api: Api, name: String, id: String, since: i32, lines: Lines) {
-    let mut stream = Box::pin(api.logs(&id, since));
+    let mut stream = Box::pin(api.logs(&id, since, true));
     let mut rest = Vec::new();
     while let Some(Ok(piece)) = api::next(&mut stream).await {
-        take(&mut rest, piece.as_ref(), |line| (lines.0)(&name, line));
+        take(&mut rest, piece.as_ref(), |line| lines.show(&name, line));
     }
     if !rest.is_empty() {
-        (lines.0)(&name, &String::from_utf8_lossy(&rest));
+        lines.show(&name, &String::from_utf8_lossy(&rest));
     }
 }
 
@@ -99,7 +108,20 @@ fn json(piece: &LogOutput) -> Vec<u8> {
     serde_json::to_vec(&Line { log, stream, time }).unwrap_or_default()
 }
 
-fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
+/// What a container has printed last; engines since 20.10 keep it whatever its log driver is, but for `none`.
+pub(super) async fn last(api: &Api, id: &str) -> Vec<String> {
+    let mut stream = Box::pin(api.last_logs(id, LAST));
+    let mut text = Vec::new();
+    while let Ok(Some(Ok(piece))) = timeout(SILENCE, api::next(&mut stream)).await {
+        text.extend_from_slice(piece.as_ref());
+        if text.len() > LINE_MAX {
+            break;
+        }
+    }
+    last_lines(&String::from_utf8_lossy(&text))
+}
+
+pub(super) fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
     for part in piece.split_inclusive(|b| *b == b'\n') {
         rest.extend_from_slice(part);
         if part.ends_with(b"\n") || rest.len() >= LINE_MAX {

@@ -5,6 +5,7 @@
 //!            |---> shared (volumes, limits, holders) -----> api
 //!            |---> watcher <- inspect <-------------------- api
 //!            |---> lines (what is printed)
+//! cli ---------------> logs (the same, of a task that a daemon runs) ---> api
 //! ```
 //! Enters: what a task is to start. Leaves: containers with the names, labels, limits, mounts, networks and log drivers that
 //! the ECS agent gives them. They outlive the agent, which finds them again by the label with the task's ARN. Can go wrong:
@@ -16,6 +17,7 @@ mod images;
 mod inspect;
 mod limits;
 mod lines;
+mod logs;
 mod mounts;
 mod network;
 mod pause;

@@ -218,6 +218,13 @@ impl TaskHandle for DockerTask {
         self.api.stats(&self.id(name).ok()?).await
     }
 
+    async fn last_words(&self, name: &str) -> Vec<String> {
+        match self.id(name) {
+            Ok(id) => lines::last(&self.api, &id).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn states(&self) -> watch::Receiver<States> {
         self.watcher.states()
     }

@@ -9,14 +9,19 @@ use std::sync::Arc;
 use tokio::net::unix::pipe::Receiver;
 
 use super::split::Splitter;
-use super::{Driver, Source};
+use super::{Driver, Source, Words};
 use crate::record::Time;
 
 /// Copies until the stream ends.
 ///
 /// # Errors
 /// The pipe's.
-pub(in crate::agent) async fn copy(from: Receiver, source: Source, driver: Arc<Driver>) -> io::Result<()> {
+pub(in crate::agent) async fn copy(
+    from: Receiver,
+    source: Source,
+    driver: Arc<Driver>,
+    words: Arc<Words>,
+) -> io::Result<()> {
     let mut splitter = Splitter::new(source, driver.part());
     let mut bytes = [0; 2048];
     loop {
@@ -30,7 +35,9 @@ pub(in crate::agent) async fn copy(from: Receiver, source: Source, driver: Arc<D
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        splitter.feed(room.get(..read).unwrap_or_default());
+        let new = room.get(..read).unwrap_or_default();
+        words.add(new);
+        splitter.feed(new);
         while let Some(message) = splitter.next(Time::now()) {
             driver.log(message).await;
         }

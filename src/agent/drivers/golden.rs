@@ -52,7 +52,7 @@ async fn send(driver: Driver, streams: &Value) {
             let mut write = write;
             write.write_all(&content).await.unwrap();
         };
-        let (copied, ()) = tokio::join!(copy(read, source, Arc::clone(&driver)), writer);
+        let (copied, ()) = tokio::join!(copy(read, source, Arc::clone(&driver), Arc::default()), writer);
         copied.unwrap();
     }
     driver.close().await;

@@ -4,13 +4,15 @@
 //! and the extra attributes. Can go wrong: a template with more in it than a field, a pattern that is none.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use super::options::Options;
+use crate::agent::plan::names;
 use crate::text::Regex;
 
-/// A container, as a driver sees it.
-#[derive(Clone, Debug, Default)]
+/// A container, as a driver sees it. `Debug` prints no values of its variables.
+#[derive(Clone, Default)]
 pub struct Info {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -28,6 +30,16 @@ pub struct Info {
     pub hostname: String,
     /// Where `json-file` writes.
     pub log_path: PathBuf,
+}
+
+impl fmt::Debug for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Info")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("env", &names(&self.env))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Info {

@@ -18,6 +18,7 @@ mod json_file;
 mod options;
 mod ring;
 mod split;
+mod words;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use info::Info;
 pub use options::Options;
 
 pub(super) use copy::copy;
+pub(super) use words::{Words, last_lines};
 
 use crate::record::Time;
 use crate::rt::Tasks;

@@ -115,6 +115,10 @@ impl TaskHandle for Arc<Fake> {
         None
     }
 
+    async fn last_words(&self, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     fn states(&self) -> watch::Receiver<States> {
         self.states.subscribe()
     }

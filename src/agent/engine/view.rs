@@ -11,6 +11,9 @@ use crate::agent::runtime::{HealthStatus, States};
 /// The longest reason that ECS keeps.
 const REASON_MAX: usize = 1024;
 
+/// Exit codes of containers that were told to stop: SIGTERM, SIGKILL.
+const STOPPED: [i32; 2] = [143, 137];
+
 /// Why a task stopped.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum StopCode {
@@ -70,6 +73,9 @@ pub struct ContainerView {
     pub finished_at: Option<i64>,
     /// Its first process.
     pub pid: Option<i32>,
+    /// What it printed last, where it ended badly: not a field of ECS's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
 }
 
 /// Milliseconds since 1970.
@@ -113,6 +119,7 @@ impl View {
                     started_at: state.started,
                     finished_at: state.finished,
                     pid: state.pid,
+                    last_words: Vec::new(),
                 }
             })
             .collect();
@@ -135,13 +142,24 @@ impl View {
         }
     }
 
-    /// The code of the essential container that ended first, or of the first that ended badly.
+    /// The code of the first essential container that ended badly, else of the first that ended.
     pub fn exit_code(&self) -> Option<i32> {
-        let essential = || self.containers.iter().filter(|c| c.essential);
-        essential()
-            .filter(|c| c.exit_code.is_some_and(|code| code != 0))
-            .chain(essential())
-            .find_map(|c| c.exit_code)
+        let mut essential: Vec<&ContainerView> = self.containers.iter().filter(|c| c.essential).collect();
+        essential.sort_by_key(|c| c.finished_at.unwrap_or(i64::MAX));
+        let bad = essential.iter().copied().filter(|c| self.ended_badly(c));
+        bad.chain(essential.iter().copied()).find_map(|c| c.exit_code)
+    }
+
+    /// A container that ended with another code than 0 by itself: not because the task had ended and it was told to stop.
+    pub fn ended_badly(&self, c: &ContainerView) -> bool {
+        let Some(code) = c.exit_code else { return c.reason.is_some() };
+        let after = match (self.stop_code, self.execution_stopped_at, c.finished_at) {
+            (Some(StopCode::UserInitiated), ..) => true,
+            (_, Some(stopped), Some(finished)) => finished > stopped,
+            _ => false,
+        };
+        let stopped = after && c.reason.is_none() && STOPPED.contains(&code);
+        code != 0 && !stopped
     }
 }
 

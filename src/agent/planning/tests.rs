@@ -103,6 +103,20 @@ fn awslogs_gets_its_stream_and_does_not_block_unless_it_is_told_to() {
     assert!(!driver(&[], true).contains_key("mode"));
     assert!(!driver(&[("mode", "blocking")], false).contains_key("max-buffer-size"));
     assert_eq!(driver(&[("mode", "non-blocking"), ("max-buffer-size", "1m")], true)["max-buffer-size"], "1m");
+    assert!(!usual.contains_key("awslogs-endpoint"));
+}
+
+#[test]
+fn awslogs_writes_to_the_endpoint_that_is_given_unless_the_definition_names_one() {
+    let mut definition = task();
+    let choices = Choices { logs: Some("http://127.0.0.1:5000".to_owned()), ..choices() };
+    let mut endpoint = |more: &[(&str, &str)]| {
+        let options = [&[("awslogs-group", "g"), ("awslogs-stream-prefix", "p")], more].concat();
+        definition.container_definitions[0].log_configuration = log("awslogs", &options);
+        plan(&definition, &choices).unwrap().plan.containers[0].log_options["awslogs-endpoint"].clone()
+    };
+    assert_eq!(endpoint(&[]), "http://127.0.0.1:5000");
+    assert_eq!(endpoint(&[("awslogs-endpoint", "http://own:1")]), "http://own:1");
 }
 
 #[test]
@@ -146,7 +160,7 @@ fn what_this_machine_lacks_is_refused_with_a_way_out() {
     let planned = plan(&definition, &Choices { volumes, ..choices() }).unwrap();
     assert_eq!(planned.plan.volumes[0].kind, VolumeKind::Host("/x".to_owned()));
     let e = plan(&task(), &Choices { data: format!("/{}", "d".repeat(80)).into(), ..choices() }).unwrap_err();
-    assert!(e.text.contains("shorter directory"), "{e}");
+    assert!(e.text.contains("a socket's path at most 107"), "{e}");
 }
 
 #[test]
@@ -216,4 +230,39 @@ fn containers_are_told_where_the_endpoints_are_each_by_its_own_id() {
     assert!(value(&host.plan.containers[0], at.1).is_some());
     let none = plan(&definition, &Choices { task_role: Some(String::new()), ..choices }).unwrap();
     assert_eq!((value(&none.plan.containers[0], at.1), none.plan.role), (None, None));
+}
+
+#[test]
+fn a_router_of_an_init_image_knows_its_task_and_says_what_it_does_not_include() {
+    let mut definition = task();
+    let router = &mut definition.container_definitions[1];
+    router.image = "public.ecr.aws/aws-observability/aws-for-fluent-bit:init-latest".to_owned();
+    router.environment = vec![("aws_fluent_bit_init_s3_1".to_owned(), "arn:aws:s3:::b/k.conf".to_owned())];
+    let planned = plan(&definition, &choices()).unwrap();
+    let router = &planned.plan.containers[1];
+    assert_eq!(value(router, "ECS_TASK_ID"), Some("0f1e2d3c4b5a69788796a5b4c3d2e1f0"));
+    assert_eq!((value(router, "AWS_REGION"), value(router, "ECS_FAMILY")), (Some("eu-west-1"), Some("shop")));
+    let [warning] = &planned.warnings[..] else { panic!("{:?}", planned.warnings) };
+    assert!(warning.contains("aws_fluent_bit_init_s3_1 has no effect"), "{warning}");
+    definition.container_definitions[1].image = "aws-for-fluent-bit:stable".to_owned();
+    let planned = plan(&definition, &choices()).unwrap();
+    assert!(planned.warnings.is_empty() && value(&planned.plan.containers[1], "ECS_FAMILY").is_none());
+}
+
+#[test]
+fn what_an_image_has_can_be_given_and_is_asked_for_where_there_are_no_images() {
+    let mut definition = task();
+    let options = [("config-file-type", "file"), ("config-file-value", "/no-such/extra.conf")];
+    definition.container_definitions[1].firelens_configuration.as_mut().unwrap().options =
+        options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let planned = plan(&definition, &choices()).unwrap();
+    assert!(planned.warnings[0].contains("--mount log_router:/no-such/extra.conf=FILE"), "{planned:?}");
+    assert!(plan(&definition, &Choices { process: false, ..choices() }).unwrap().warnings.is_empty());
+    let mounts = BTreeMap::from([
+        ("log_router".to_owned(), vec![("/no-such".to_owned(), PathBuf::from("/here"))]),
+        ("other".to_owned(), Vec::new()),
+    ]);
+    let planned = plan(&definition, &Choices { mounts, ..choices() }).unwrap();
+    assert_eq!(planned.warnings, ["--mount other: the task definition has no such container"]);
+    assert!(planned.plan.containers[1].binds.contains(&("/here".into(), "/no-such".to_owned(), false)));
 }

@@ -19,7 +19,7 @@ use super::reap::{Exit, Reaper};
 use super::spec::{Done, Spec, State, Stats};
 use super::stage::Order;
 use super::{cgroup, health, processes, rootfs};
-use crate::agent::drivers::{Driver, Info, Source, copy};
+use crate::agent::drivers::{Driver, Info, Source, Words, copy};
 use crate::agent::runtime::{ContainerState, Failure, Health, Status};
 use crate::record::Time;
 use crate::rt::Tasks;
@@ -52,6 +52,7 @@ pub(super) struct Container {
     group: Option<Group>,
     inner: Mutex<Inner>,
     running: watch::Sender<bool>,
+    words: Arc<Words>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +83,8 @@ impl Container {
             ContainerState { id: spec.id.clone(), created: Some(now()), ..ContainerState::default() };
         let state = State { name: spec.name.clone(), version: 0, container };
         let inner = Mutex::new(Inner { state, ..Inner::default() });
-        (Container { spec, shared, group, inner, running: watch::Sender::new(false) }, warnings)
+        let (running, words) = (watch::Sender::new(false), Arc::default());
+        (Container { spec, shared, group, inner, running, words }, warnings)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -124,7 +126,7 @@ impl Container {
         let begun = self.begin().await;
         self.change(|inner| inner.starting = false);
         match begun {
-            Ok(warnings) => Ok(Done { warnings, stats: None }),
+            Ok(warnings) => Ok(Done { warnings, ..Done::default() }),
             Err(e) => {
                 self.change(|inner| {
                     inner.state.container.exit_code = Some(e.code);
@@ -144,6 +146,7 @@ impl Container {
             .await
             .map_err(|e| failed(format!("failed to initialize logging driver: {e}")))?;
         let driver = Arc::new(driver);
+        self.words.clear();
         let oom_before = self.group.as_ref().map_or(0, Group::oom_kills);
         let ((out, out_end), (err, err_end)) = (io::pipe().map_err(machine)?, io::pipe().map_err(machine)?);
         let order = Order { scratch: rootfs::scratch(&self.shared.dir).map_err(machine)?, ..self.order() };
@@ -219,10 +222,11 @@ impl Container {
         let cut = watch::Sender::new(false);
         for (stream, source) in streams {
             let (done, ended) = oneshot::channel::<()>();
-            let (driver, mut cut) = (Arc::clone(&end.driver), cut.subscribe());
+            let (driver, words, mut cut) =
+                (Arc::clone(&end.driver), Arc::clone(&self.words), cut.subscribe());
             let name = self.spec.name.clone();
             self.shared.tasks.spawn(format!("{source:?} of {name}"), async move {
-                let copying = async { copy(Receiver::from_owned_fd(stream)?, source, driver).await };
+                let copying = async { copy(Receiver::from_owned_fd(stream)?, source, driver, words).await };
                 tokio::select! {
                     result = copying => if let Err(e) = result {
                         tracing::error!(container = name, cause = %e, "cannot read a container's output");
@@ -329,6 +333,11 @@ impl Container {
         let pid = self.lock().alive.ok_or_else(|| failed("the container is not running".to_owned()))?;
         kill_process(pid, signal).map_err(|e| failed(e.to_string()))?;
         Ok(Done::default())
+    }
+
+    /// What it has printed last.
+    pub(super) fn words(&self) -> Vec<String> {
+        self.words.last()
     }
 
     pub(super) fn stats(&self) -> Stats {

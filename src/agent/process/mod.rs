@@ -18,6 +18,7 @@ mod client;
 mod container;
 mod convert;
 mod health;
+mod image;
 mod launch;
 mod processes;
 mod reap;

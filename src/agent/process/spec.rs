@@ -4,17 +4,19 @@
 //! change, also one a line. Can go wrong: a line that is too long or is no request; its sender is told.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::plan::names;
 use crate::agent::runtime::{ContainerState, Failure};
 
 /// The longest line, either way.
 pub(super) const LINE_MAX: usize = 4 << 20;
 
-/// A container, complete: nothing is looked up later.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// A container, complete: nothing is looked up later. `Debug` prints no values of its variables.
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Spec {
     /// Name in the task definition.
@@ -57,6 +59,17 @@ pub(super) struct Spec {
     pub(super) log_path: PathBuf,
     /// `dockerSecurityOptions: no-new-privileges`
     pub(super) no_new_privileges: bool,
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("name", &self.name)
+            .field("id", &self.id)
+            .field("argv", &self.argv)
+            .field("env", &names(&self.env))
+            .finish_non_exhaustive()
+    }
 }
 
 /// `ulimits` of a task definition; -1 is no limit.
@@ -128,6 +141,10 @@ pub(super) enum Call {
     Stats {
         name: String,
     },
+    /// What it has printed last.
+    Words {
+        name: String,
+    },
     Remove {
         name: String,
     },
@@ -158,6 +175,7 @@ pub(super) enum Said {
 pub(super) struct Done {
     pub(super) warnings: Vec<String>,
     pub(super) stats: Option<Stats>,
+    pub(super) words: Vec<String>,
 }
 
 /// A container as it stands, for the agent.

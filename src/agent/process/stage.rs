@@ -4,6 +4,7 @@
 //! namespaces, limits, user and directory. Can go wrong: any of these; a line of JSON on the same socket says which, with
 //! docker's exit code (126 cannot be run, 127 not found), and the socket closes by itself when the program has begun.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -21,12 +22,13 @@ use serde::{Deserialize, Serialize};
 use super::convert::CONFIG;
 use super::spec::{Mount, Ulimit};
 use super::{rootfs, router, users};
+use crate::agent::plan::names;
 
 /// docker's search path.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What to become.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// What to become. `Debug` prints no values of its variables.
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Order {
     pub(super) argv: Vec<String>,
@@ -46,6 +48,16 @@ pub(super) struct Order {
     pub(super) scratch: PathBuf,
     /// End with the supervisor.
     pub(super) die_with_parent: bool,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order")
+            .field("argv", &self.argv)
+            .field("env", &names(&self.env))
+            .field("join", &self.join)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the stage says before it is gone.

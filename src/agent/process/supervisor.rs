@@ -220,6 +220,7 @@ impl Supervisor {
             Call::Stop { name, timeout } => self.find(&name)?.stop(Duration::from_millis(timeout)).await,
             Call::Kill { name, signal } => self.find(&name)?.kill(signal),
             Call::Stats { name } => Ok(Done { stats: Some(self.find(&name)?.stats()), ..Done::default() }),
+            Call::Words { name } => Ok(Done { words: self.find(&name)?.words(), ..Done::default() }),
             Call::Remove { name } => {
                 let container = self.find(&name)?;
                 if container.is_running() {
@@ -262,7 +263,7 @@ impl Supervisor {
         containers.insert(name, Arc::new(container));
         drop(containers);
         self.shared.changed.send_modify(|n| *n += 1);
-        Ok(Done { warnings, stats: None })
+        Ok(Done { warnings, ..Done::default() })
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::addresses;
 use super::client::{self, Client};
 use super::convert::{self, CONFIG};
+use super::image;
 use super::router;
 use super::spec::{Call, Mount, Stats};
 use crate::agent::drivers::random_id;
@@ -68,8 +69,14 @@ impl ProcessTask {
     }
 
     /// Makes the directories of volumes; docker makes those of the host that are missing, too.
-    fn prepare(&self, mounts: &mut [Mount], is_router: bool) -> io::Result<()> {
+    fn prepare(&self, mounts: &mut Vec<Mount>, is_router: bool) -> io::Result<()> {
         fs::create_dir_all(self.plan.dir.join("logs"))?;
+        if is_router {
+            let taken = |target: &Path| target.exists() || mounts.iter().any(|m| m.target == target);
+            let of_image = image::mounts(&self.plan.dir, taken)?;
+            // Below what the definition and whoever runs it put there.
+            mounts.splice(..0, of_image);
+        }
         for mount in mounts {
             let Some(source) = &mut mount.source else { continue };
             if !source.exists() {
@@ -145,6 +152,11 @@ impl TaskHandle for ProcessTask {
         Some(now)
     }
 
+    async fn last_words(&self, name: &str) -> Vec<String> {
+        let done = self.client.call(Call::Words { name: name.to_owned() }).await;
+        done.map(|done| done.words).unwrap_or_default()
+    }
+
     fn states(&self) -> watch::Receiver<States> {
         self.client.states()
     }
@@ -156,7 +168,9 @@ impl TaskHandle for ProcessTask {
             // Its last words are written by then; the sender is the client's and lives.
             let _gone = states.wait_for(|s| s.gone).await;
         }
-        let removed = client::clean(&self.plan.dir).and_then(|()| addresses::free(&self.plan.dir));
+        let dir = &self.plan.dir;
+        let removed =
+            client::clean(dir).and_then(|()| addresses::free(dir)).and_then(|()| image::remove(dir));
         removed.map_err(|e| {
             Failure::new("CannotRemoveContainerError", format!("{}: {e}", self.plan.dir.display()))
         })

@@ -1,4 +1,4 @@
-//! Where the services are that a task needs before it starts.
+//! Where the services are that a task needs before it starts, and where its `awslogs` containers write to.
 //!
 //! Enters: `--endpoint SERVICE=URL` or `--endpoint URL`, and the environment as AWS's SDKs read it. Leaves: an address for
 //! each service. Can go wrong: an address that is none, a service that is not called.
@@ -17,9 +17,11 @@ pub enum Service {
     S3,
     /// Security Token Service, for roles.
     Sts,
+    /// CloudWatch Logs, for the `awslogs` driver.
+    Logs,
 }
 
-const ALL: [Service; 4] = [Service::SecretsManager, Service::Ssm, Service::S3, Service::Sts];
+const ALL: [Service; 5] = [Service::SecretsManager, Service::Ssm, Service::S3, Service::Sts, Service::Logs];
 
 impl Service {
     /// Its name in addresses, signatures and `--endpoint`.
@@ -29,6 +31,7 @@ impl Service {
             Service::Ssm => "ssm",
             Service::S3 => "s3",
             Service::Sts => "sts",
+            Service::Logs => "logs",
         }
     }
 
@@ -39,6 +42,7 @@ impl Service {
             Service::Ssm => "AWS_ENDPOINT_URL_SSM",
             Service::S3 => "AWS_ENDPOINT_URL_S3",
             Service::Sts => "AWS_ENDPOINT_URL_STS",
+            Service::Logs => "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
         }
     }
 }
@@ -158,7 +162,7 @@ mod tests {
     #[test]
     fn mistakes_are_said() {
         for (flag, what) in [
-            ("logs=http://x", "there are secretsmanager, ssm, s3, sts"),
+            ("kinesis=http://x", "there are secretsmanager, ssm, s3, sts, logs"),
             ("localhost:5000", "neither URL nor SERVICE=URL"),
             ("s3=localhost:5000", "neither http:// nor https://"),
             ("s3=http://x/?a=b", "must be a host"),

@@ -34,6 +34,9 @@ impl TaskHandle for Still {
     async fn stats(&self, name: &str) -> Option<Value> {
         (name == "web").then(|| json!({"name": "/web", "network_rate_stats": {"rx_bytes_per_sec": 1}}))
     }
+    async fn last_words(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
     fn states(&self) -> watch::Receiver<States> {
         self.0.subscribe()
     }
