@@ -211,6 +211,10 @@ class Broker:
         assert done.returncode == 0, done.stderr.decode()[-1500:]
         return done.stdout
 
+    def write(self, topic, lines):
+        """Has kcat write lines."""
+        subprocess.run(["kcat", "-b", self.address, "-t", topic, "-P"], input=lines, check=True, timeout=120)
+
     def ends(self, topic, partition):
         """The offset after the last record."""
         asked = ["kcat", "-b", self.address, "-Q", "-t", "%s:%d:-1" % (topic, partition)]
