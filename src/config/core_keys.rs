@@ -10,6 +10,7 @@ use super::value;
 const LATER: &str = "accepted; no effect yet";
 const SERVER: &str = "accepted; used by inputs that listen";
 const CLIENT: &str = "accepted; used by outputs that connect";
+const PROXY: &str = "off: outputs that speak HTTP use HTTP_PROXY, HTTPS_PROXY and NO_PROXY";
 const THREADS: &str = "accepted; inputs share the data threads";
 const LEVEL: &str = "accepted; the level of [SERVICE] counts for all";
 const BY_PATTERN: &str = "as match, by a pattern anchored at the tag's start; either is enough";
@@ -146,7 +147,7 @@ pub const CORE_OUTPUT: &[Key] = &[
     Key::new("net.connect_timeout_log_error", Type::Bool, LATER),
     Key::new("net.source_address", Type::Str, CLIENT),
     Key::new("net.max_worker_connections", Type::Int, LATER),
-    Key::new("net.proxy_env_ignore", Type::Bool, LATER),
+    Key::new("net.proxy_env_ignore", Type::Bool, PROXY),
     Key::new("tls", Type::Bool, CLIENT),
     Key::new("tls.verify", Type::Bool, CLIENT),
     Key::new("tls.verify_hostname", Type::Bool, CLIENT),

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::ClientTls;
+use super::{ClientTls, Proxy};
 
 /// Bytes of one read: what comes back to a client is small.
 const READ: usize = 2048;
@@ -57,6 +57,8 @@ pub struct TcpKeepalive {
 pub struct Dialer {
     /// Where to.
     pub target: Target,
+    /// The HTTP proxy that makes the connection, if any.
+    pub via: Option<Proxy>,
     /// TLS, if any.
     pub tls: Option<ClientTls>,
     /// `net.connect_timeout`, TLS included.
@@ -120,19 +122,34 @@ impl Dialer {
                 UnixStream::connect(path).await.map(|s| ClientConn(Stream::Unix(s))).map_err(failed)
             }
             Target::Tcp(host, port) => {
-                let addresses = tokio::net::lookup_host((host.as_str(), *port))
-                    .await
-                    .map_err(|e| format!("cannot resolve {host}: {e}; check Host"))?;
-                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-                for address in addresses {
-                    match self.tcp(address).await {
-                        Ok(stream) => return self.secure(stream, host).await,
-                        Err(e) => last = e,
+                let stream = match &self.via {
+                    None => self.reach(host, *port).await?.map_err(failed)?,
+                    Some(proxy) => {
+                        let reached = self.reach(&proxy.host, proxy.port).await?;
+                        let mut stream =
+                            reached.map_err(|e| format!("cannot connect to the proxy {proxy}: {e}"))?;
+                        proxy.tunnel(&mut stream, target).await?;
+                        stream
                     }
-                }
-                Err(failed(last))
+                };
+                self.secure(stream, host).await
             }
         }
+    }
+
+    /// Connects to the first of the name's addresses that takes it.
+    async fn reach(&self, host: &str, port: u16) -> Result<io::Result<TcpStream>, String> {
+        let addresses = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|e| format!("cannot resolve {host}: {e}; check Host"))?;
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match self.tcp(address).await {
+                Ok(stream) => return Ok(Ok(stream)),
+                Err(e) => last = e,
+            }
+        }
+        Ok(Err(last))
     }
 
     async fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {

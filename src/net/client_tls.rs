@@ -215,6 +215,7 @@ mod tests {
         let listener = Listener::tcp("127.0.0.1", 0).await?;
         let port = listener.name().rsplit(':').next().unwrap().parse().unwrap();
         let dialer = Dialer {
+            via: None,
             target: Target::Tcp(host.into(), port),
             tls: Some(ClientTls::new(&ask)?),
             timeout: Duration::from_secs(10),

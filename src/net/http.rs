@@ -20,14 +20,14 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::{ClientConn, ClientTls, ClientTlsFiles, Dialer, Target, TcpKeepalive};
+use super::{ClientConn, ClientTls, ClientTlsFiles, Dialer, Proxies, Target, TcpKeepalive};
 
 /// The largest answer that is read. Those of APIs are a few hundred bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -39,6 +39,8 @@ const KEPT: usize = 32;
 pub struct HttpOptions {
     /// TLS of `https://` addresses.
     pub tls: ClientTls,
+    /// Proxies on the way: tunnels for `https://`, whole addresses to the proxy for `http://`.
+    pub proxies: Proxies,
     /// `net.connect_timeout`, TLS included.
     pub connect: Duration,
     /// The longest from the request's first byte to the answer's last.
@@ -59,12 +61,13 @@ impl HttpOptions {
     /// For a service of AWS: its certificate and its name are verified, connections are kept for `idle`.
     ///
     /// # Errors
-    /// The trusted certificates of this machine cannot be read.
+    /// The trusted certificates of this machine cannot be read, or the environment names a proxy that is none.
     pub fn verified(connect: Duration, answer: Duration, idle: Option<Duration>) -> Result<Self, String> {
         let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
         let tls = ClientTls::new(&files)?;
         Ok(HttpOptions {
             tls,
+            proxies: Proxies::from_env()?,
             connect,
             answer,
             idle,
@@ -185,10 +188,16 @@ impl HttpClient {
             false => format!("{}:{port}", authority.host()),
         };
         let name = HeaderValue::from_str(&name).map_err(|_| bad("its host is none"))?;
-        let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let path = Uri::try_from(path).map_err(|_| bad("its path is none"))?;
-        *request.uri_mut() = path;
+        let via = self.0.options.proxies.of(secure, &host, port).filter(|_| !secure).cloned();
+        if via.is_none() {
+            let path = uri.path_and_query().map_or("/", |p| p.as_str());
+            let path = Uri::try_from(path).map_err(|_| bad("its path is none"))?;
+            *request.uri_mut() = path;
+        }
         request.headers_mut().entry(HOST).or_insert(name);
+        if let Some(value) = via.and_then(|proxy| proxy.authorization) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         if let Some(extra) = &self.0.options.user_agent {
             let old = request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
             if let Ok(value) = HeaderValue::from_str(format!("{old} {extra}").trim()) {
@@ -235,8 +244,17 @@ impl HttpClient {
 
     async fn connect(&self, address: &Address) -> Result<Link, HttpError> {
         let options = &self.0.options;
+        let mut target = Target::Tcp(address.host.clone(), address.port);
+        let mut via = options.proxies.of(address.secure, &address.host, address.port).cloned();
+        if !address.secure
+            && let Some(proxy) = via.take()
+        {
+            // It is sent the whole address, and makes the request itself.
+            target = Target::Tcp(proxy.host, proxy.port);
+        }
         let dialer = Dialer {
-            target: Target::Tcp(address.host.clone(), address.port),
+            target,
+            via,
             tls: address.secure.then(|| options.tls.clone()),
             timeout: options.connect,
             source: options.source,

@@ -11,6 +11,7 @@ mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod listener;
+mod proxy;
 #[cfg(test)]
 pub(crate) mod test_certs;
 mod tls;
@@ -21,6 +22,7 @@ pub use client_tls::{ClientTls, ClientTlsFiles};
 pub use conn::{Conn, HangUp};
 pub use http::{HttpClient, HttpError, HttpOptions};
 pub use listener::Listener;
+pub use proxy::{Proxies, Proxy};
 pub use tls::{ServerTls, TlsFiles};
 
 /// An error with everything that it says was its cause, in one line. (Libraries' errors often say only "dispatch failure"

@@ -11,6 +11,7 @@
 
 use super::entry::MAX_DEPTH;
 use super::msgpack;
+use super::unescape::{BLOCK, ESCAPES, unescape};
 use crate::record::Fields;
 
 /// Why a value could not be read.
@@ -334,37 +335,20 @@ impl Reader<'_> {
 
     /// A string with escapes, from after its opening quote on.
     fn escaped(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        // Room for the header of most; where it takes more or less, what follows moves.
+        const HEAD: usize = 2;
         let mark = out.len();
-        // Room for the longest header; what is too much is closed up at the end.
-        out.extend_from_slice(&[0; 5]);
-        // JSON within a string has an escape every few bytes. What is short is put together here, without asking the vector
-        // for room each time.
+        out.extend_from_slice(&[0; HEAD]);
         let mut block = [0; BLOCK];
         loop {
-            let mut rest = self.text.get(self.pos..).unwrap_or_default();
-            let (mut filled, whole) = (0, rest.len());
-            let mut plain = 0;
-            while let Some(near) = rest.first_chunk::<10>()
-                && let Some(place) = block.get_mut(filled..filled + 10)
-            {
-                // All ten, of which what is after the escape is written over.
-                place.copy_from_slice(near);
-                let [word @ .., _, _] = near;
-                plain = (quote_or_backslash(u64::from_le_bytes(*word)).trailing_zeros() / 8) as usize;
-                let (Some(b'\\'), Some(kind)) = (near.get(plain), near.get(plain + 1)) else { break };
-                let (Some(place), Some(byte @ 1..)) = (place.get_mut(plain), ESCAPES.get(usize::from(*kind)))
-                else {
-                    break;
-                };
-                *place = *byte;
-                filled += plain + 1;
-                rest = rest.get(plain + 2..).unwrap_or_default();
-                plain = 0;
+            let part = unescape(self.text.get(self.pos..).unwrap_or_default(), &mut block);
+            out.extend_from_slice(block.get(..part.written).unwrap_or_default());
+            self.pos += part.read;
+            if part.over {
+                break;
             }
-            out.extend_from_slice(block.get(..filled + plain).unwrap_or_default());
-            rest = rest.get(plain..).unwrap_or_default();
-            self.pos += whole - rest.len();
-            let more = self::plain(rest);
+            let rest = self.text.get(self.pos..).unwrap_or_default();
+            let more = plain(rest);
             out.extend_from_slice(rest.get(..more).unwrap_or_default());
             self.pos += more + 1;
             match rest.get(more) {
@@ -373,10 +357,13 @@ impl Reader<'_> {
                 None => return Err(Error::Incomplete),
             }
         }
-        let len = out.len() - mark - 5;
+        let len = out.len() - mark - HEAD;
         let (head, used) = msgpack::str_header(len);
-        out.copy_within(mark + 5.., mark + used);
-        out.truncate(mark + used + len);
+        if used != HEAD {
+            out.extend_from_slice(&[0; 5 - HEAD]);
+            out.copy_within(mark + HEAD..mark + HEAD + len, mark + used);
+            out.truncate(mark + used + len);
+        }
         if let (Some(to), Some(from)) = (out.get_mut(mark..mark + used), head.get(..used)) {
             to.copy_from_slice(from);
         }
@@ -426,23 +413,6 @@ impl Reader<'_> {
         Ok(code)
     }
 }
-
-/// Bytes of a string that are put together before they go to the vector.
-const BLOCK: usize = 128;
-
-/// What a backslash and this byte stand for; 0: something longer, or nothing.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table[b'/' as usize] = b'/';
-    table[b'n' as usize] = b'\n';
-    table[b't' as usize] = b'\t';
-    table[b'r' as usize] = b'\r';
-    table[b'b' as usize] = 0x08;
-    table[b'f' as usize] = 0x0c;
-    table
-};
 
 /// How many bytes stand before the first quote or backslash.
 #[inline]
@@ -635,6 +605,35 @@ mod tests {
                 prop_assert_eq!(msgpack::skip(&out, 0), Ok(out.len()));
             } else {
                 prop_assert!(out.is_empty());
+            }
+        }
+
+        #[test]
+        fn a_string_is_read_as_serde_reads_it_wherever_its_escapes_are(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    8 => r#"[a-z ]{0,12}"#,
+                    8 => Just(r#"\""#.to_owned()),
+                    3 => Just(r"\\".to_owned()),
+                    2 => r#"\\[/nrtbf]"#,
+                    1 => r"\\u00[2-7][0-9a-f]",
+                    1 => Just(r"\ud83d\ude00".to_owned()),
+                    1 => Just("é😀".to_owned()),
+                    1 => r"[a-z]{20,80}",
+                ],
+                0..60,
+            ),
+            after in r#"[a-z"\\]{0,80}"#,
+        ) {
+            let quoted = format!("\"{}\"", parts.concat());
+            let text = format!("{quoted}{after}");
+            let mut out = Vec::new();
+            prop_assert_eq!(value_into(text.as_bytes(), &mut out), Ok(quoted.len()));
+            let mut want = Vec::new();
+            msgpack::write_str(&mut want, serde_json::from_str::<String>(&quoted).unwrap().as_bytes());
+            prop_assert_eq!(out, want);
+            for end in 1..quoted.len() {
+                prop_assert_eq!(value_into(&quoted.as_bytes()[..end], &mut Vec::new()), Err(Error::Incomplete));
             }
         }
 

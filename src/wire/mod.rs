@@ -14,3 +14,4 @@ pub mod msgpack;
 pub mod msk_iam;
 pub mod print;
 pub mod sigv4;
+mod unescape;

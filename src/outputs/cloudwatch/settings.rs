@@ -9,7 +9,7 @@ use super::api::Creation;
 use super::message::{Message, Oversize, TRUNCATED};
 use super::names::{Kind, Name};
 use crate::config::{Diagnostics, Settings};
-use crate::net::{AwsOptions, HttpOptions, random};
+use crate::net::{AwsOptions, HttpOptions, Proxies, random};
 use crate::outputs::peer::{client_tls, net};
 use crate::outputs::{BuildContext, Output};
 use crate::wire::json::Json;
@@ -135,6 +135,7 @@ impl Reading<'_> {
         let net = net(self.s, self.diags)?;
         let tls = client_tls(self.s, self.s.bool("tls.verify_hostname"), self.diags)?;
         let endpoint = self.endpoint(&region)?;
+        let proxies = self.proxies()?;
         Some(Box::new(CloudWatch {
             group,
             stream,
@@ -153,6 +154,7 @@ impl Reading<'_> {
             },
             http: HttpOptions {
                 tls,
+                proxies,
                 connect: net.connect,
                 answer: net.io.unwrap_or(ANSWER),
                 source: net.source,
@@ -164,6 +166,16 @@ impl Reading<'_> {
             linger: self.cx.flush,
             retry: self.cx.retry,
         }))
+    }
+
+    fn proxies(&mut self) -> Option<Proxies> {
+        if self.s.bool("net.proxy_env_ignore") {
+            return Some(Proxies::default());
+        }
+        match Proxies::from_env() {
+            Ok(proxies) => Some(proxies),
+            Err(why) => self.error("name", format_args!("{why}, or set net.proxy_env_ignore on")),
+        }
     }
 
     fn message(&mut self) -> Option<Message> {

@@ -186,7 +186,14 @@ fn dialer(s: &Settings, net: &Net, diags: &mut Diagnostics) -> Option<Dialer> {
         }
         (Target::Tcp(..), true) => Some(client_tls(s, s.bool("tls.verify_hostname"), diags)?),
     };
-    Some(Dialer { target, tls, timeout: net.connect, source: net.source, keepalive: net.keepalive })
+    Some(Dialer {
+        target,
+        via: None,
+        tls,
+        timeout: net.connect,
+        source: net.source,
+        keepalive: net.keepalive,
+    })
 }
 
 impl Output for Forward {

@@ -15,7 +15,7 @@ mod tests;
 pub(crate) use faults::{Answer, Rule};
 pub(crate) use identity::TOKEN;
 pub(crate) use rules::{BATCH_BYTES, BATCH_EVENTS, Event, OVERHEAD};
-pub(crate) use sigv4::Key;
+pub(crate) use sigv4::{Key, signature};
 pub(crate) use store::{Call, Group, Identity, Store};
 
 use std::sync::{Arc, Mutex, PoisonError};

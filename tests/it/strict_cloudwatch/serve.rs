@@ -219,8 +219,10 @@ fn bad_head(shared: &Shared, parts: &Parts, operation: &str) -> Option<String> {
     if get("content-length").is_none() {
         return Some("no Content-Length".to_owned());
     }
+    // The last two are what it is called behind a proxy.
     let hosts = [format!("127.0.0.1:{}", shared.port), format!("localhost:{}", shared.port)];
-    if !get("host").is_some_and(|host| hosts.iter().any(|h| h == host)) {
+    let hosts = hosts.iter().map(String::as_str).chain(["logs.test", "logs.test:8080"]);
+    if !get("host").is_some_and(|host| hosts.clone().any(|h| h == host)) {
         return Some(format!("Host {:?}", get("host")));
     }
     if !matches!(get("x-amzn-logs-format"), None | Some("json/emf")) {

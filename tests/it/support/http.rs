@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::LIMIT;
 
-/// One connection.
-pub(crate) struct Http(BufReader<TcpStream>);
+/// One connection, over TCP or whatever else.
+pub(crate) struct Http<S: Read + Write = TcpStream>(BufReader<S>);
 
 /// What came back.
 #[derive(Debug)]
@@ -33,6 +33,13 @@ impl Http {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Http(BufReader::new(stream))
+    }
+}
+
+impl<S: Read + Write> Http<S> {
+    /// Over a connection that is there.
+    pub(crate) fn over(stream: S) -> Http<S> {
         Http(BufReader::new(stream))
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod forward;
 pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod peer;
+pub(crate) mod proxy;
 pub(crate) mod router;
 
 use std::time::{Duration, Instant};

@@ -69,8 +69,14 @@ impl Link {
     pub(super) fn new(settings: Settings, peer: Arc<Peer>) -> Result<Link, String> {
         let files = ClientTlsFiles { verify: true, verify_hostname: true, ..ClientTlsFiles::default() };
         let tls = if settings.tls { Some(ClientTls::new(&files)?) } else { None };
-        let dialer =
-            Dialer { target: settings.target.clone(), tls, timeout: DIAL, source: None, keepalive: None };
+        let dialer = Dialer {
+            target: settings.target.clone(),
+            via: None,
+            tls,
+            timeout: DIAL,
+            source: None,
+            keepalive: None,
+        };
         Ok(Link { settings, dialer, conn: None, input: BytesMut::new(), peer })
     }
 
