@@ -308,7 +308,7 @@ def containers_have_what_the_definition_gives_them():
         log = {"logDriver": "awsfirelens",
                "options": {"Name": "file", "Path": "${OUT_DIR}", "File": "app.log", "Format": "plain", "Mkdir": "on"}}
         definition = {
-            "family": "rich",
+            "family": "rich", "cpu": "512",
             "volumes": [{"name": "data"}, {"name": "conf", "host": {"sourcePath": machine.path("conf")}}],
             "containerDefinitions": [
                 {"name": "app", "image": "busybox", "memory": 64, "cpu": 300, "user": "0:7", "hostname": "shop",
@@ -323,7 +323,8 @@ def containers_have_what_the_definition_gives_them():
                  "dockerLabels": {"team": "shop"}, "logConfiguration": log},
                 {"name": "db", "image": "busybox", "memory": 32, "essential": False, "entryPoint": ["/bin/sh", "-c"],
                  "command": ["mkdir /tmp/w; echo page > /tmp/w/index.html; exec httpd -f -p 8000 -h /tmp/w"],
-                 "portMappings": [{"containerPort": 8000, "hostPort": port}], "stopTimeout": 2,
+                 "portMappings": [{"containerPort": 8000, "hostPort": port}, {"containerPortRange": "9000-9002"}],
+                 "stopTimeout": 2,
                  "volumesFrom": [{"sourceContainer": "store"}]},
                 {"name": "store", "image": "busybox", "memory": 32, "essential": False, "command": ["true"],
                  "mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}]},
@@ -341,6 +342,18 @@ def containers_have_what_the_definition_gives_them():
             assert process.poll() is None, view(process)
             found = json.loads(docker("inspect", ids("app")[0]).stdout)[0]
             eventually("the lines have come", lambda: os.path.exists(machine.path("out", "app.log")), 30)
+            holder = lambda of: [c for c in docker("ps", "-q", "--filter", "label=firelane.holds=" + of).stdout.decode().split()]
+            ranged = json.loads(docker("inspect", holder("db")[0]).stdout)[0]["NetworkSettings"]["Ports"]
+            chosen = [int(ranged["%d/tcp" % n][0]["HostPort"]) for n in (9000, 9001, 9002)]
+            assert chosen == list(range(chosen[0], chosen[0] + 3)), ranged
+            ask = lambda: docker("exec", ids("app")[0], "sh", "-c", "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4/stats").stdout
+            traffic = [json.loads(ask()) for _ in range(2)]
+            assert traffic[1]["networks"]["eth0"]["rx_bytes"] > 0, traffic
+            assert traffic[1]["network_rate_stats"]["rx_bytes_per_sec"] >= 0, traffic
+            quota = "/sys/fs/cgroup/cpu%s/cpu.cfs_quota_us" % found["HostConfig"]["CgroupParent"]
+            if os.path.exists("/sys/fs/cgroup/cpu"):
+                with open(quota) as microseconds:
+                    assert microseconds.read() == "50000\n", quota
             docker("exec", ids("app")[0], "touch", "/data/done")
             end = view(process)
         finally:

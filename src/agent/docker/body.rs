@@ -46,7 +46,7 @@ pub(super) fn body(
     let d = &plan.definition;
     let network = Network::of(task, held.network);
     let (exposed, bound) = match network.publishes() {
-        true => network::ports(&d.port_mappings, false),
+        true => network::ports(&d.port_mappings, false)?,
         false => (Vec::new(), HashMap::new()),
     };
     let (entrypoint, cmd) = match &plan.exec {

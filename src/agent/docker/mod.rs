@@ -21,8 +21,10 @@ mod logs;
 mod mounts;
 mod network;
 mod pause;
+mod ports;
 mod shared;
 mod task;
+mod traffic;
 mod watcher;
 
 use std::sync::Arc;

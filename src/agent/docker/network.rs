@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, PortMap};
 
 use super::pause;
+use super::ports::contiguous;
 use crate::agent::definition::{NetworkMode, PortMapping};
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::Failure;
@@ -60,14 +61,27 @@ pub(super) fn is_of_network(sysctl: &str) -> bool {
     sysctl.starts_with("net.")
 }
 
-/// Docker's ports for mappings. Without a port of the machine docker chooses one, or, where `only_given`, none is opened.
-pub(super) fn ports(mappings: &[PortMapping], only_given: bool) -> (Vec<String>, PortMap) {
+/// Docker's ports for mappings. Without a port of the machine docker chooses one, and for a range we choose as many in a row;
+/// where `only_given`, none is opened.
+///
+/// # Errors
+/// `HostConfigError`
+pub(super) fn ports(mappings: &[PortMapping], only_given: bool) -> Result<(Vec<String>, PortMap), Failure> {
     let (mut exposed, mut bound) = (Vec::new(), PortMap::new());
     for mapping in mappings {
         let protocol = if mapping.udp { "udp" } else { "tcp" };
-        for port in mapping.container_port.0..=mapping.container_port.1 {
+        let (first, last) = mapping.container_port;
+        let mut given = mapping.host_port.filter(|port| *port > 0);
+        if given.is_none() && last > first && !only_given {
+            let count = last - first + 1;
+            let none =
+                || format!("error retrieving docker port map: {count} contiguous host ports unavailable");
+            let found = contiguous(count, mapping.udp).ok_or_else(none);
+            given = Some(found.map_err(|text| Failure::new("HostConfigError", text))?);
+        }
+        for port in first..=last {
             let key = format!("{port}/{protocol}");
-            let host = mapping.host_port.filter(|port| *port > 0);
+            let host = given.map(|host| host + (port - first));
             if host.is_some() || !only_given {
                 let binding = PortBinding { host_ip: None, host_port: host.map(|port| port.to_string()) };
                 bound
@@ -81,7 +95,7 @@ pub(super) fn ports(mappings: &[PortMapping], only_given: bool) -> (Vec<String>,
             }
         }
     }
-    (exposed, bound)
+    Ok((exposed, bound))
 }
 
 /// The pause container of a task, where one is needed: all share a network (awsvpc), processes, or memory segments.
@@ -97,7 +111,8 @@ pub(super) fn pause(task: &TaskPlan) -> Option<ContainerCreateBody> {
         values.into_iter().filter(|v| seen.insert(v.clone())).collect::<Vec<_>>()
     };
     let mappings: Vec<PortMapping> = all().flat_map(|d| d.port_mappings.clone()).collect();
-    let (exposed, bound) = ports(&mappings, true);
+    // Only those that are given: nothing is looked for.
+    let (exposed, bound) = ports(&mappings, true).unwrap_or_default();
     let sysctls: HashMap<String, String> =
         all().flat_map(|d| d.system_controls.clone()).filter(|(name, _)| is_of_network(name)).collect();
     let labels = task.containers.first().map(internal).unwrap_or_default();
@@ -159,7 +174,7 @@ pub(super) fn docker_name<'t>(task: &'t TaskPlan, name: &str) -> Result<&'t str,
 /// `CannotCreateContainerError`
 pub(super) fn holder(task: &TaskPlan, plan: &ContainerPlan) -> Result<ContainerCreateBody, Failure> {
     let d = &plan.definition;
-    let (exposed, bound) = ports(&d.port_mappings, false);
+    let (exposed, bound) = ports(&d.port_mappings, false)?;
     let sysctls: HashMap<String, String> =
         d.system_controls.iter().filter(|(name, _)| is_of_network(name)).cloned().collect();
     let mut labels = internal(plan);
@@ -217,11 +232,13 @@ mod tests {
             mapping(53, 53, None, true),
             mapping(9000, 9001, Some(0), false),
         ];
-        let (exposed, bound) = ports(&all, false);
+        let (exposed, bound) = ports(&all, false).unwrap();
         assert_eq!(exposed, ["80/tcp", "53/udp", "9000/tcp", "9001/tcp"]);
         let host = |key: &str| bound[key].as_ref().unwrap()[0].host_port.clone();
-        assert_eq!((host("80/tcp"), host("53/udp"), host("9001/tcp")), (Some("8080".into()), None, None));
-        let (exposed, bound) = ports(&all, true);
+        assert_eq!((host("80/tcp"), host("53/udp")), (Some("8080".into()), None));
+        let number = |key: &str| host(key).unwrap().parse::<u16>().unwrap();
+        assert_eq!(number("9001/tcp"), number("9000/tcp") + 1);
+        let (exposed, bound) = ports(&all, true).unwrap();
         assert_eq!((exposed.len(), bound.len()), (4, 1));
     }
 

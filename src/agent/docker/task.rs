@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::api::Api;
 use super::body::{self, Held};
 use super::shared::{self, Shared};
+use super::traffic::Traffic;
 use super::watcher::Watcher;
 use super::{DockerRuntime, images, lines};
 use crate::agent::endpoints::namespace::{self, Serving};
@@ -31,6 +32,8 @@ pub struct DockerTask {
     plan: TaskPlan,
     watcher: Arc<Watcher>,
     shared: Shared,
+    /// What the networks of containers had carried when somebody last asked.
+    traffic: Mutex<BTreeMap<String, Traffic>>,
     /// Whose network the endpoints are in now.
     serving: Mutex<BTreeMap<String, Serving>>,
     /// Dropped, it ends the watcher.
@@ -62,8 +65,16 @@ impl DockerTask {
         let (keep, ended) = oneshot::channel();
         runtime.tasks.spawn(format!("docker-{}", plan.id), Arc::clone(&watcher).follow(ended));
         let (runtime, api, plan) = (runtime.clone(), api.clone(), plan.clone());
-        let task =
-            DockerTask { runtime, api, plan, watcher, shared, serving: Mutex::default(), _follows: keep };
+        let task = DockerTask {
+            runtime,
+            api,
+            plan,
+            watcher,
+            shared,
+            traffic: Mutex::default(),
+            serving: Mutex::default(),
+            _follows: keep,
+        };
         for (name, _) in &members {
             if let Some(warning) = task.serve(name).await {
                 tracing::warn!(task = %task.plan.id, "{warning}");
@@ -215,7 +226,28 @@ impl TaskHandle for DockerTask {
     }
 
     async fn stats(&self, name: &str) -> Option<Value> {
-        self.api.stats(&self.id(name).ok()?).await
+        let id = self.id(name).ok()?;
+        let owner = self.shared.network(&self.plan, name);
+        let networks = async {
+            match &owner {
+                Some(owner) => self.api.stats(owner).await?.get("networks").cloned(),
+                None => None,
+            }
+        };
+        let (stats, networks) = tokio::join!(self.api.stats(&id), networks);
+        let mut stats = stats?;
+        // Docker counts what a network carries for who owns it.
+        if let Some(networks) = networks {
+            stats["networks"] = networks;
+        }
+        let now = Traffic::of(&stats);
+        // Nothing can leave the map half-changed.
+        let mut before = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = now.and_then(|now| before.insert(name.to_owned(), now));
+        if let Some(rate) = now.and_then(|now| now.since(before?)) {
+            stats["network_rate_stats"] = rate;
+        }
+        Some(stats)
     }
 
     async fn last_words(&self, name: &str) -> Vec<String> {

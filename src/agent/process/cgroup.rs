@@ -13,6 +13,10 @@ use super::spec::Stats;
 
 /// Where control groups are.
 pub(in crate::agent) const ROOT: &str = "/sys/fs/cgroup";
+/// Microseconds in which a quota of CPU time is counted, as the ECS agent sets it (`ECS_CGROUP_CPU_PERIOD`).
+const PERIOD: u64 = 100_000;
+/// The kernel takes no smaller quota.
+const QUOTA_MIN: u64 = 1000;
 /// Rounds of killing: a process that forks while it is killed needs another.
 const ROUNDS: usize = 10;
 
@@ -25,6 +29,8 @@ pub(in crate::agent) struct Limits {
     pub(in crate::agent) reservation: Option<u64>,
     /// 2 to 262,144, as `docker run --cpu-shares`.
     pub(in crate::agent) shares: Option<u64>,
+    /// CPU units of which no more are given, also when the machine has time: 1024 are one CPU.
+    pub(in crate::agent) cpu: Option<u64>,
 }
 
 /// A group; in version 1 there is one in each hierarchy.
@@ -79,11 +85,12 @@ impl Group {
     }
 
     fn limit(&self, limits: Limits) -> Result<(), String> {
-        let set = |file: &str, value: u64| match self.file(file) {
-            Some(path) => fs::write(&path, value.to_string())
+        let write = |file: &str, value: &str| match self.file(file) {
+            Some(path) => fs::write(&path, value)
                 .map_err(|e| format!("cannot write {value} to {}: {e}", path.display())),
             None => Err(format!("the control groups of this machine have no {file}")),
         };
+        let set = |file: &str, value: u64| write(file, &value.to_string());
         if let Some(memory) = limits.memory {
             if self.unified {
                 set("memory.max", memory)?;
@@ -102,6 +109,15 @@ impl Group {
             match self.unified {
                 true => set("cpu.weight", 1 + (shares - 2) * 9999 / 262_142)?,
                 false => set("cpu.shares", shares)?,
+            }
+        }
+        if let Some(units) = limits.cpu {
+            let quota = (units.saturating_mul(PERIOD) / 1024).max(QUOTA_MIN);
+            if self.unified {
+                write("cpu.max", &format!("{quota} {PERIOD}"))?;
+            } else {
+                set("cpu.cfs_period_us", PERIOD)?;
+                set("cpu.cfs_quota_us", quota)?;
             }
         }
         Ok(())
@@ -213,13 +229,15 @@ mod tests {
         fs::write(root.path().join("cgroup.controllers"), "").unwrap();
         let dir = root.path().join("firelane/t/c");
         fs::create_dir_all(&dir).unwrap();
-        for file in ["memory.max", "memory.swap.max", "memory.low", "cpu.weight"] {
+        for file in ["memory.max", "memory.swap.max", "memory.low", "cpu.weight", "cpu.max"] {
             fs::write(dir.join(file), "").unwrap();
         }
-        let limits = Limits { memory: Some(100), reservation: Some(50), shares: Some(262_144) };
+        let limits =
+            Limits { memory: Some(100), reservation: Some(50), shares: Some(262_144), cpu: Some(512) };
         let group = Group::make(root.path(), "firelane/t/c", limits).unwrap();
         let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
         assert_eq!([read("memory.max"), read("memory.low"), read("cpu.weight")], ["100", "50", "10000"]);
+        assert_eq!(read("cpu.max"), "50000 100000");
         fs::write(dir.join("memory.events"), "low 0\noom 2\noom_kill 3\n").unwrap();
         fs::write(dir.join("cpu.stat"), "usage_usec 5\nuser_usec 4\n").unwrap();
         assert_eq!((group.oom_kills(), group.stats().cpu), (3, 5000));

@@ -78,11 +78,12 @@ fn short(dir: &Path, name: &str) -> io::Result<(File, PathBuf)> {
 }
 
 impl Client {
-    /// Starts a supervisor for the task in `dir` and connects to it. `memory`: bytes of the whole task, 0: no limit.
+    /// Starts a supervisor for the task in `dir` and connects to it. `limits`: bytes of memory and CPU units
+    /// of the whole task, 0: no limit.
     pub(super) async fn start(
         dir: &Path,
         group: &str,
-        memory: u64,
+        limits: (u64, u64),
         program: &Path,
         tasks: &Tasks,
     ) -> Result<Client, String> {
@@ -96,7 +97,8 @@ impl Client {
         let listener = StdListener::bind(&socket).map_err(failed)?;
         let child = Command::new(program)
             .arg0("firelane")
-            .args(["supervise".as_ref(), dir.as_os_str(), group.as_ref(), memory.to_string().as_ref()])
+            .args(["supervise".as_ref(), dir.as_os_str(), group.as_ref()])
+            .args([limits.0.to_string(), limits.1.to_string()])
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -71,8 +71,12 @@ pub(super) fn now() -> i64 {
 impl Container {
     /// Makes a container, with a warning for each limit that this machine does not have.
     pub(super) fn new(spec: Spec, shared: Shared) -> (Container, Vec<String>) {
-        let limits =
-            Limits { memory: spec.memory, reservation: spec.memory_reservation, shares: spec.cpu_shares };
+        let limits = Limits {
+            memory: spec.memory,
+            reservation: spec.memory_reservation,
+            shares: spec.cpu_shares,
+            cpu: None,
+        };
         let name = format!("{}/{}", shared.group, spec.name);
         let (group, warnings) = match Group::make(cgroup::ROOT.as_ref(), &name, limits) {
             Ok(group) => (Some(group), Vec::new()),

@@ -85,9 +85,9 @@ impl Runtime for ProcessRuntime {
             Ok(client) => client,
             // There is none yet, or it is gone, and what it ran went with it.
             Err(_) => {
-                let memory = plan.memory.unwrap_or(0) * MIB;
+                let limits = (plan.memory.unwrap_or(0) * MIB, plan.cpu.unwrap_or(0));
                 let group = format!("firelane/{}", plan.id);
-                Client::start(&plan.dir, &group, memory, &self.program, &self.tasks).await.map_err(failed)?
+                Client::start(&plan.dir, &group, limits, &self.program, &self.tasks).await.map_err(failed)?
             }
         };
         let loopback = match plan.firelens {

@@ -36,8 +36,8 @@ const ANSWERS: usize = 64;
 /// How long log drivers may go on after the end (`awslogs` sends its last batch then).
 const LAST_CALLS: Duration = Duration::from_secs(30);
 
-/// Runs a supervisor. Arguments: the task's directory, the name of its control group, bytes of memory of the task (0: as
-/// its containers say).
+/// Runs a supervisor. Arguments: the task's directory, the name of its control group, bytes of memory of the task and
+/// its CPU units (0: as its containers say).
 pub fn supervise(args: &[String]) -> ExitCode {
     match prepare(args).and_then(|(listener, dir, group)| {
         let runtime =
@@ -53,8 +53,8 @@ pub fn supervise(args: &[String]) -> ExitCode {
 }
 
 fn prepare(args: &[String]) -> Result<(StdListener, PathBuf, String), String> {
-    let [dir, group, memory] = args else {
-        return Err("usage: firelane supervise DIRECTORY CONTROL-GROUP MEMORY".to_owned());
+    let [dir, group, memory, cpu] = args else {
+        return Err("usage: firelane supervise DIRECTORY CONTROL-GROUP MEMORY CPU".to_owned());
     };
     let dir = PathBuf::from(dir);
     log::init("info", Some(&dir.join("supervisor.log")))?;
@@ -75,10 +75,15 @@ fn prepare(args: &[String]) -> Result<(StdListener, PathBuf, String), String> {
     chdir("/").map_err(|e| failed("cannot enter /", &e))?;
     cgroup::sweep(Path::new(ROOT), group);
     let memory: u64 = memory.parse().map_err(|e| failed("MEMORY", &e))?;
-    if memory > 0 {
-        let limits = Limits { memory: Some(memory), ..Limits::default() };
+    let cpu: u64 = cpu.parse().map_err(|e| failed("CPU", &e))?;
+    if memory > 0 || cpu > 0 {
+        let limits = Limits {
+            memory: Some(memory).filter(|n| *n > 0),
+            cpu: Some(cpu).filter(|n| *n > 0),
+            ..Limits::default()
+        };
         if let Err(e) = Group::make(Path::new(ROOT), group, limits) {
-            tracing::warn!(cause = e, "the task's memory is not limited");
+            tracing::warn!(cause = e, "the task's memory and cpu are not limited");
         }
     }
     Ok((StdListener::from(listener), dir, group.clone()))
