@@ -4,10 +4,12 @@
 //! Can go wrong: the peer goes away, or its TLS is broken.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -109,6 +111,29 @@ impl Conn {
         }
     }
 
+    /// A way to learn that the peer has closed the connection, also while bytes of it wait to be read. It takes a
+    /// descriptor of its own.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn hang_up(&self) -> io::Result<HangUp> {
+        Ok(HangUp(self.socket().try_clone_to_owned()?))
+    }
+
+    /// Ends the connection for the peer, both ways; what is left of it here goes on.
+    pub fn close(&self) {
+        // It may be closed already.
+        let _closed = rustix::net::shutdown(self.socket(), rustix::net::Shutdown::Both);
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Tcp(s) => s.as_fd(),
+            Stream::Unix(s) => s.as_fd(),
+            Stream::Tls(s) => s.get_ref().0.as_fd(),
+        }
+    }
+
     /// Makes a TCP connection a TLS one. `None` when the peer left without a word (a health check).
     ///
     /// # Errors
@@ -125,6 +150,26 @@ impl Conn {
             }
             stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(Some(Conn { stream, peer: self.peer })),
         }
+    }
+}
+
+/// See [`Conn::hang_up`].
+#[derive(Debug)]
+pub struct HangUp(OwnedFd);
+
+impl HangUp {
+    /// Of any descriptor with two ends.
+    #[cfg(test)]
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        HangUp(fd)
+    }
+
+    /// Whether the peer has closed the connection, or its half of it. One `poll`, without waiting.
+    pub fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // HUP and ERR are told unasked. A poll that fails tells nothing.
+        poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
     }
 }
 

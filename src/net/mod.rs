@@ -18,7 +18,7 @@ mod tls;
 pub use aws::{Aws, AwsOptions, KeptCredentials, assume_role, aws};
 pub use client::{ClientConn, Dialer, Did, Target, TcpKeepalive};
 pub use client_tls::{ClientTls, ClientTlsFiles};
-pub use conn::Conn;
+pub use conn::{Conn, HangUp};
 pub use http::{HttpClient, HttpError, HttpOptions};
 pub use listener::Listener;
 pub use tls::{ServerTls, TlsFiles};

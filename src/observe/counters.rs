@@ -100,6 +100,9 @@ pub struct Pipeline {
     pub broken_connections: AtomicU64,
     /// Connections accepted.
     pub connections: AtomicU64,
+    /// Chunks that came again while the first copy was inside, or after its ack was not heard: acked with it, not taken
+    /// twice, their records not counted twice.
+    pub repeated_chunks: AtomicU64,
 }
 
 /// One output's side of the ledger, in records.
@@ -220,7 +223,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} orphaned={} dead_letters={} dead_letters_removed={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -231,6 +234,7 @@ impl fmt::Display for Totals {
             p.holding.load(Relaxed),
             p.connections.load(Relaxed),
             p.broken_connections.load(Relaxed),
+            p.repeated_chunks.load(Relaxed),
             p.orphaned.load(Relaxed),
             self.letters.written.load(Relaxed),
             self.letters.removed.load(Relaxed),

@@ -93,11 +93,6 @@ struct Group {
     last: usize,
 }
 
-struct Known {
-    tag: Tag,
-    group: usize,
-}
-
 /// One pass over what was collected.
 struct Pass<'a> {
     ack: Option<&'a Ack>,
@@ -127,11 +122,11 @@ pub(super) struct Collector {
     wiring: Arc<Wiring>,
     keeping: Keeping,
     settled: Arc<Notify>,
-    /// Tag to place in `known`.
-    tags: Map<Box<[u8]>, usize>,
-    known: Vec<Known>,
-    /// Place of the tag that came last: most sources send one tag.
-    last: usize,
+    /// Tag to place in `groups`. Of thousands of tags that take turns nearly every one costs what its lines of memory
+    /// cost: the key is the tag itself, and there is nothing else to look at.
+    tags: Map<Tag, usize>,
+    /// The tag that came last, and its group: most sources send one tag.
+    last: Option<(Tag, usize)>,
     groups: Vec<Group>,
     /// Route number to place in `groups`.
     by_route: Map<usize, usize>,
@@ -219,8 +214,7 @@ impl Collector {
             keeping,
             settled: Arc::default(),
             tags: Map::default(),
-            known: Vec::new(),
-            last: 0,
+            last: None,
             groups: Vec::new(),
             by_route: Map::default(),
             active: Vec::new(),
@@ -238,13 +232,13 @@ impl Collector {
     /// Finds the tag (its place is then in `last`) and marks its group active.
     #[inline]
     fn locate(&mut self, tag: &[u8]) {
-        if self.known.get(self.last).is_none_or(|k| k.tag.as_bytes() != tag) {
-            self.last = match self.tags.get(tag) {
-                Some(place) => *place,
-                None => self.learn(tag),
+        if self.last.as_ref().is_none_or(|(last, _)| last.as_bytes() != tag) {
+            self.last = match self.tags.get_key_value(tag) {
+                Some((tag, group)) => Some((tag.clone(), *group)),
+                None => Some(self.learn(tag)),
             };
         }
-        if let Some(g) = self.known.get(self.last).map(|k| k.group)
+        if let Some((_, g)) = self.last
             && let Some(group) = self.groups.get_mut(g)
             && !group.active
         {
@@ -254,10 +248,9 @@ impl Collector {
     }
 
     #[cold]
-    fn learn(&mut self, tag: &[u8]) -> usize {
-        if self.known.len() >= MAX_TAGS {
+    fn learn(&mut self, tag: &[u8]) -> (Tag, usize) {
+        if self.tags.len() >= MAX_TAGS {
             self.tags.clear();
-            self.known.clear();
         }
         let route = self.wiring.router.route(tag);
         let groups = &mut self.groups;
@@ -279,17 +272,17 @@ impl Collector {
                 self.restored.push((group, held));
             }
         }
-        self.known.push(Known { tag: Tag::new(tag), group });
-        self.tags.insert(tag.into(), self.known.len() - 1);
-        self.known.len() - 1
+        let tag = Tag::new(tag);
+        self.tags.insert(tag.clone(), group);
+        (tag, group)
     }
 
     #[inline]
     fn append(&mut self, tag: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         self.received += 1;
         self.locate(tag);
-        if let Some(known) = self.known.get(self.last)
-            && let Some(group) = self.groups.get_mut(known.group)
+        if let Some((tag, g)) = &self.last
+            && let Some(group) = self.groups.get_mut(*g)
         {
             let before = group.open.len();
             if group.open.capacity() == 0 {
@@ -298,7 +291,7 @@ impl Collector {
             }
             write(&mut group.open);
             self.collected += group.open.len() - before;
-            group.add_to_open(&known.tag, 1);
+            group.add_to_open(tag, 1);
         }
     }
 
@@ -474,12 +467,11 @@ impl Collector {
     /// Runs records of one tag, moved by filter `from`, through the route of that tag.
     fn run_moved(&mut self, part: Part, from: usize, hops: u32, pass: &mut Pass<'_>) {
         let Some(tag) = part.segs.first().map(|s| s.tag.clone()) else { return };
-        let place = match self.tags.get(tag.as_bytes()) {
-            Some(place) => *place,
-            None => self.learn(tag.as_bytes()),
+        let g = match self.tags.get(&tag) {
+            Some(group) => *group,
+            None => self.learn(tag.as_bytes()).1,
         };
         self.restore(pass);
-        let Some(g) = self.known.get(place).map(|k| k.group) else { return };
         let Some(route) = self.groups.get(g).map(|group| Arc::clone(&group.route)) else { return };
         if route.program.is_empty() {
             self.hand_over(&route, part, pass);
@@ -573,10 +565,8 @@ pub(super) async fn release_restored(mut collector: Collector, mut stop: Stop) {
     }
     let Some(held) = collector.keeping.store.as_ref().map(Store::all_held) else { return };
     for (tag, records) in held {
-        let place = collector.learn(&tag);
-        if let Some(known) = collector.known.get(place) {
-            collector.restored.push((known.group, records));
-        }
+        let (_, group) = collector.learn(&tag);
+        collector.restored.push((group, records));
     }
     let due = collector.process(None);
     collector.enqueue(due).await;
@@ -606,16 +596,16 @@ impl Intake for Collector {
         self.received += count;
         self.collected += entries.len();
         self.locate(tag);
-        let Some(known) = self.known.get(self.last) else { return };
-        let Some(group) = self.groups.get_mut(known.group) else { return };
+        let Some((tag, g)) = &self.last else { return };
+        let Some(group) = self.groups.get_mut(*g) else { return };
         if entries.len() < WORTH_LENDING {
             group.open.extend_from_slice(&entries);
-            group.add_to_open(&known.tag, count);
+            group.add_to_open(tag, count);
             return;
         }
         group.seal();
         let mut segs = SmallVec::new();
-        segs.push(Seg { tag: known.tag.clone(), end: entries.len(), count });
+        segs.push(Seg { tag: tag.clone(), end: entries.len(), count });
         group.sealed.push(Part { bytes: entries, segs, spare: 0 });
     }
 

@@ -1,5 +1,6 @@
 //! The tag of a record: any bytes a client sends, usually short ASCII.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,6 +22,13 @@ impl Tag {
     /// As text, with what is not UTF-8 replaced.
     pub fn to_str(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
+    }
+}
+
+/// A tag is found by its bytes: `Hash` and `Eq` are theirs.
+impl Borrow<[u8]> for Tag {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -218,13 +218,13 @@ fn containers_find_the_next_daemon_where_the_last_one_was() {
         stream.read_to_string(&mut answer).unwrap();
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     };
-    let before = task();
-    assert_eq!((&before["TaskARN"], &before["KnownStatus"]), (&json!(arn.trim()), &json!("RUNNING")));
+    // The app speaks as soon as it runs, the daemon hears of it a moment later.
+    let running = || Some(task()).filter(|task| task["KnownStatus"] == "RUNNING");
+    let before = eventually("the first daemon knows that it runs", running);
+    assert_eq!(before["TaskARN"], json!(arn.trim()));
     drop(daemon);
     let daemon = Daemon::start(dir.path());
-    let after = eventually("the second daemon knows the task", || {
-        Some(task()).filter(|task| task["KnownStatus"] == "RUNNING")
-    });
+    let after = eventually("the second daemon knows the task", running);
     assert_eq!(before, after);
     fs::write(end, "").unwrap();
     eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));

@@ -50,63 +50,82 @@ fn nothing_acked_is_lost_at_a_kill_and_only_what_was_on_its_way_comes_twice() {
 }
 
 /// How many records of unsettled frames the log's cursor knows to be through (docs/wal.md).
-fn marked(storage: &std::path::Path) -> u32 {
+fn marked(storage: &std::path::Path) -> usize {
     let mut files = std::fs::read_dir(storage).unwrap().map(|f| f.unwrap().path());
     let cursor = files.find(|f| f.extension() == Some("cur".as_ref())).unwrap();
     let bytes = std::fs::read(cursor).unwrap();
-    let slot = [2, 3]
-        .map(|i| &bytes[i * 4096..])
+    let size = (bytes.len() - 8192) / 2;
+    let slot = [0, 1]
+        .map(|i| &bytes[8192 + i * size..][..size])
         .into_iter()
-        .max_by_key(|s| s[8..16].iter().rev().collect::<Vec<_>>())
+        .max_by_key(|s| u64::from_le_bytes(s[8..16].try_into().unwrap()))
         .unwrap();
-    if slot[7] & 0x80 == 0 {
+    let word = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().unwrap());
+    if word(4) & 1 << 30 == 0 {
         return 0;
     }
-    let u16_at = |at: usize| usize::from(u16::from_le_bytes([slot[at], slot[at + 1]]));
-    let mut at = 24 + 8 * u16_at(4);
-    let end = at + 2 + u16_at(at);
-    at += 2;
+    let mut at = 28;
+    let number = |at: &mut usize| {
+        let len = slot[*at..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+        *at += len;
+        slot[*at - len..*at].iter().rev().fold(0, |n, byte| n << 7 | usize::from(byte & 0x7f))
+    };
     let mut marked = 0;
-    while at < end {
-        let next = at + 4 + u16_at(at + 2);
-        marked += slot[at + 4..next].iter().map(|byte| byte.count_ones()).sum::<u32>();
-        at = next;
+    while at < 28 + word(24) as usize {
+        number(&mut at);
+        let length = number(&mut at);
+        let end = at + length / 2;
+        if length % 2 == 0 {
+            marked += slot[at..end].iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
+            at = end;
+        }
+        let mut settled = true;
+        while at < end {
+            let run = number(&mut at);
+            marked += if settled { run } else { 0 };
+            settled = !settled;
+        }
     }
     marked
 }
 
 #[test]
 fn a_stream_that_is_stuck_does_not_make_others_come_twice_after_the_next_start() {
-    for killed in [false, true] {
+    // A chunk for each call: more than four kilobytes of marks.
+    let chunks = 400;
+    for (killed, answer) in [(false, Answer::INTERNAL), (true, Answer::INTERNAL), (true, Answer::THROTTLING)]
+    {
         let aws = CloudWatch::start();
         aws.create("g", &["good", "stuck"]);
-        aws.fault(Rule::put(Answer::INTERNAL).stream("stuck").always());
+        aws.fault(Rule::put(answer).stream("stuck").always());
         let lines = "log_group_name g\nlog_stream_name none\nlog_stream_template $pod\nlog_key log";
         let conf = conf(&aws, "storage.path {dir}/storage", lines).replace("Grace 10", "Grace 2");
         let router = Router::start_with(directory(), &conf, &key());
         let mut client = Sender::new(&router);
         let pod = |i: usize| if i % 10 == 9 { "stuck" } else { "good" };
-        for n in 0..50 {
+        for n in 0..chunks {
             let entries: Vec<_> =
                 (0..10).map(|i| line_with(&(n * 10 + i).to_string(), &[("pod", pod(i))])).collect();
             client.send_to_ack("app", &entries, "x");
             client.expect("x");
         }
-        eventually("the good ones", || (aws.messages("g", "good").len() >= 450).then_some(()));
+        eventually("the good ones", || (aws.messages("g", "good").len() >= chunks * 9).then_some(()));
         if killed {
             // What came through within the last second may come again.
-            eventually("the log knows of them", || (marked(&router.path("storage")) >= 450).then_some(()));
+            eventually("the log knows of them", || {
+                (marked(&router.path("storage")) >= chunks * 9).then_some(())
+            });
         }
         let dir = if killed { router.kill() } else { stop(router).dir };
         aws.heal();
         let router = Router::start_with(dir, &conf, &key());
         let stuck = eventually("the stuck ones", || {
             let messages = aws.messages("g", "stuck");
-            (messages.len() >= 50).then_some(messages)
+            (messages.len() >= chunks).then_some(messages)
         });
         assert_eq!(stop(router).ledger.output("cloudwatch_logs.0", "held"), 0);
-        assert_eq!(stuck, (0..50).map(|n| (n * 10 + 9).to_string()).collect::<Vec<_>>());
-        let twice = aws.messages("g", "good").len() - 450;
+        assert_eq!(stuck, (0..chunks).map(|n| (n * 10 + 9).to_string()).collect::<Vec<_>>());
+        let twice = aws.messages("g", "good").len() - chunks * 9;
         assert!(twice <= 10, "killed {killed}: {twice} came twice");
     }
 }

@@ -26,6 +26,7 @@ mod linked;
 mod memory;
 mod pieces;
 mod process_runtime;
+mod repeats;
 mod samples;
 mod shutdown;
 mod storage;

@@ -3,143 +3,24 @@
 
     run.py [NAME ...]        all tests, or those whose names match (globs)
 
-`scripts/setup test` fetches Kafka and makes the environments. Needs about four minutes.
+`scripts/setup test` fetches Kafka and makes the environments. Two at a time: much of it is waiting. Needs about three
+minutes.
 """
-import contextlib
+import collections
 import json
 import os
-import shutil
 import socket
 import sys
-import tempfile
-import threading
 import time
 
 import msgpack
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import iam
+import security
+from common import INPUT, Feed, fed, judged, output, router, wanted
 from support import kafka, suite
-from support.router import FOREIGN, Router, free_port, peak_kib
-
-KEYS = 7
-
-
-class Feed(threading.Thread):
-    """An at-least-once client of the forward input: chunks of 100 records `{k, n}`, n counting within k, acks wanted; what
-    is not acked when the connection ends is sent again."""
-
-    def __init__(self, port, name, chunks, pad=100, every=None, tag="app.web"):
-        super().__init__(daemon=True)
-        self.port, self.name, self.pad, self.tag, self.every = port, name, pad, tag, every
-        self.left = [self.chunk(c) for c in range(chunks)]
-        self.total, self.acked, self.resent, self.halt = chunks * 100, 0, 0, False
-
-    def chunk(self, c):
-        entries = []
-        for n in range(c * 100, c * 100 + 100):
-            long = self.every and n % self.every == self.every - 1
-            record = {"k": "%s-%d" % (self.name, n % KEYS), "n": n // KEYS, "pad": "x" * (3000 if long else self.pad)}
-            entries.append(msgpack.packb([int(time.time()), record]))
-        return msgpack.packb([self.tag, b"".join(entries), {"chunk": "%s/%d" % (self.name, c)}])
-
-    def run(self):
-        while self.left and not self.halt:
-            with contextlib.suppress(OSError):
-                self.talk()
-            time.sleep(0.05)
-
-    def talk(self):
-        with socket.create_connection(("127.0.0.1", self.port), 5) as s:
-            s.settimeout(120)
-            unpacker, out = msgpack.Unpacker(), 0
-            while self.left and not self.halt:
-                while out < min(8, len(self.left)):
-                    s.sendall(self.left[out])
-                    out += 1
-                data = s.recv(65536)
-                if not data:
-                    break
-                unpacker.feed(data)
-                for answer in unpacker:
-                    name, _, c = answer["ack"].partition("/")
-                    self.left.pop(0)
-                    out -= 1
-                    self.acked += 100
-            self.resent += out
-
-
-OUTPUT = """
-[SERVICE]
-    Flush 1
-    Grace 20
-{service}
-[INPUT]
-    Name forward
-    Listen 127.0.0.1
-    Port {port}
-{input}
-[OUTPUT]
-    Name kafka
-    Match *
-    Brokers {brokers}
-    Topics {topic}
-    Message_Key_Field k
-{output}
-"""
-
-
-@contextlib.contextmanager
-def router(text, ports):
-    """A router with this configuration, in a folder of its own."""
-    if FOREIGN:
-        raise suite.Skip("the configuration has keys of firelane's own")
-    folder = tempfile.mkdtemp(prefix="fl-kafka-")
-    with open(folder + "/router.conf", "w") as f:
-        f.write(text.replace("{dir}", folder))
-    r = Router(folder + "/router.conf", folder + "/router.log", ports)
-    r.folder = folder
-    try:
-        yield r.start()
-    finally:
-        r.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def output(broker, topic="logs", service="", input="", output=""):
-    port = free_port()
-    lines = lambda text: "".join("    %s\n" % line for line in text.splitlines())
-    return port, OUTPUT.format(port=port, brokers=broker.address, topic=topic, service=lines(service),
-                               input=lines(input), output=lines(output))
-
-
-def judged(broker, topic, want, again=0):
-    """Every record of `want` there, in the order of its key in one partition; at most `again` twice. Says what came."""
-    places, last, seen, twice, wrong = {}, {}, set(), 0, 0
-    for line in broker.read(topic, "%p %k %s\n").splitlines():
-        partition, key, text = line.split(b" ", 2)
-        record = json.loads(text)
-        assert record["k"].encode() == key, line
-        assert places.setdefault(key, partition) == partition, "a key in two partitions: %r" % line
-        if (record["k"], record["n"]) in seen:
-            twice += 1
-            continue
-        seen.add((record["k"], record["n"]))
-        wrong += record["n"] <= last.get(key, -1)
-        last[key] = max(record["n"], last.get(key, -1))
-    missing = want - seen
-    assert not missing, "%d of %d are missing: %r" % (len(missing), len(want), sorted(missing)[:5])
-    assert seen == want and wrong == 0 and twice <= again, "%d out of order, %d twice" % (wrong, twice)
-    return "%d records%s" % (len(seen), ", %d twice" % twice if again else "")
-
-
-def wanted(feeds, every=None):
-    return {("%s-%d" % (f.name, n % KEYS), n // KEYS) for f in feeds for n in range(f.total)
-            if not (every and n % every == every - 1)}
-
-
-def fed(feeds, timeout=240):
-    suite.eventually(lambda: "every chunk is acked: %r" % [len(f.left) for f in feeds],
-                     lambda: not any(f.left for f in feeds), timeout)
+from support.router import peak_kib
 
 
 def once_and_in_order():
@@ -249,99 +130,60 @@ def a_topic_that_is_missing():
             return judged(broker, "later", wanted([feed]))
 
 
-def it_signs_in():
-    """SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER; a wrong password is told and nothing is lost."""
-    with kafka.kafka(sasl=True) as broker:
-        for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"):
-            topic = mechanism.lower()
-            who = ("rdkafka.sasl.oauthbearer.config principal=alice" if mechanism == "OAUTHBEARER" else
-                   "rdkafka.sasl.username alice\nrdkafka.sasl.password secret")
-            more = "rdkafka.security.protocol sasl_plaintext\nrdkafka.sasl.mechanism %s\n%s" % (mechanism, who)
-            port, text = output(broker, topic, output=more)
-            text = text.replace(broker.address, "127.0.0.1:%d" % broker.sasl_port)
-            with router(text, [port]) as r:
-                feed = Feed(port, "a", 2)
-                feed.start()
-                fed([feed], 60)
-                r.stop()
-            judged(broker, topic, wanted([feed]))
-        with router(text.replace("OAUTHBEARER", "PLAIN").replace("principal=alice", "x=y") +
-                    "    rdkafka.sasl.username alice\n    rdkafka.sasl.password wrong\n", [port]) as r:
-            suite.eventually("it says so", lambda: "the user and the password" in r.messages(), 30)
-
-
-INPUT = """
-[SERVICE]
-    Flush 1
-    Grace 20
-    storage.path {dir}/st
-[INPUT]
-    Name kafka
-    Brokers %s
-    Topics %s
-    Group_Id %s
-    Format json
-    Tag_Header fluent-tag
-    Payload_Only on
-    rdkafka.auto.offset.reset earliest
-    rdkafka.session.timeout.ms 6000
-%s
-[OUTPUT]
-    Name file
-    Match *
-    Path {dir}
-    File out
-    Format plain
-"""
-
-
-def counted(path, counts):
-    """Adds the records of a file to `counts`."""
-    if os.path.exists(path):
-        with open(path, "rb") as f:
+def read_by(r):
+    """What a router has written of the topic: partition, offset, and the record's own key and number."""
+    found = []
+    if os.path.exists(r.folder + "/out"):
+        with open(r.folder + "/out", "rb") as f:
             for line in f:
                 if line.endswith(b"\n"):
-                    record = json.loads(line)
-                    key = (record["k"], record["n"])
-                    counts[key] = counts.get(key, 0) + 1
-    return counts
+                    m = json.loads(line)
+                    found.append((m["partition"], m["offset"], m["payload"]["k"], m["payload"]["n"]))
+    return found
 
 
 def a_group_takes_over():
-    """Two firelanes share 500,000 records, one is killed in the middle, a third joins: none is missing."""
+    """Two firelanes share 500,000 records; one is killed -9 in the middle, then a third joins: every record is there, no
+    offset is missing, and nothing comes twice but what was uncommitted when its reader was killed or gave the partition up."""
     with kafka.kafka() as broker:
         broker.topic("logs", 6)
         port, text = output(broker)
-        group = INPUT % (broker.address, "logs", "g", "    Mem_Buf_Limit 1M\n")
-        lines = lambda r: sum(1 for _ in open(r.folder + "/out", "rb")) if os.path.exists(r.folder + "/out") else 0
+        group = (INPUT % (broker.address, "logs", "g", "    Mem_Buf_Limit 1M\n")).replace("    Payload_Only on\n", "")
+        size = lambda r: os.path.getsize(r.folder + "/out") if os.path.exists(r.folder + "/out") else 0
         with router(text, [port]) as sender, router(group, []) as first, router(group, []) as second:
             for r in (first, second):
                 suite.eventually("it has partitions", lambda: "partitions taken" in r.messages(), 60)
             feeds = [Feed(port, name, 1000, pad=20) for name in "abcde"]
             [f.start() for f in feeds]
-            suite.eventually(lambda: "both are reading: %d and %d lines\n%s" % (lines(first), lines(second), second.messages()),
-                             lambda: lines(first) > 20_000 and lines(second) > 20_000, 60, every=0.2)
+            line = suite.eventually("lines come", lambda: size(first) and len(open(first.folder + "/out", "rb").readline()), 30)
+            suite.eventually(lambda: "both are in the middle: %d and %d bytes\n%s" % (size(first), size(second), second.messages()),
+                             lambda: size(first) > 80_000 * line and size(second) > 80_000 * line, 60, every=0.02)
             second.kill()
+            committed = broker.committed("g", "logs", 6)
+            killed = read_by(second)
             with router(group, []) as third:
                 fed(feeds)
-                counts = {}
-
-                def all_there():
-                    counts.clear()
-                    for r in (first, second, third):
-                        counted(r.folder + "/out", counts)
-                    return len(counts) >= 500_000
-                suite.eventually(lambda: "all records: %d" % len(counts), all_there, 120, every=2)
-                taken = "partitions taken" in third.messages()
+                suite.eventually("the third has partitions", lambda: "partitions taken" in third.messages(), 60)
+                ends = {p: broker.ends("logs", p) for p in range(6)}
+                suite.eventually(lambda: "all is committed: %r of %r" % (broker.committed("g", "logs", 6), ends),
+                                 lambda: broker.committed("g", "logs", 6) == ends, 120, every=1)
                 third.stop()
                 first.stop()
                 sender.stop()
-                all_there()
-            missing = wanted(feeds) - set(counts)
-            assert not missing, "%d are missing: %r" % (len(missing), sorted(missing)[:3])
-            assert set(counts) == wanted(feeds), "records that nobody sent: %r" % list(set(counts) - wanted(feeds))[:3]
-            assert taken, "the third had nothing to do: " + third.messages()
-            return "500,000 records, %d twice" % (sum(counts.values()) - len(counts))
+                read = {"first": read_by(first), "second": killed, "third": read_by(third)}
+        every = [m for found in read.values() for m in found]
+        offsets = {m[:2] for m in every}
+        want = wanted(feeds)
+        assert {m[2:] for m in every} == want, "records are missing, or nobody sent them"
+        assert offsets == {(p, o) for p, end in ends.items() for o in range(end)}, "there are gaps"
+        uncommitted = {m[:2] for m in killed if m[1] >= committed[m[0]]}
+        count = collections.Counter(m[:2] for m in every)
+        twice = {place for place, n in count.items() if n > 1}
+        note = "%d records (%s), killed at %d with %d uncommitted, %d of them twice, %d others twice" % (
+            len(offsets), ", ".join("%s %d" % (name, len(found)) for name, found in read.items()), len(killed),
+            len(uncommitted), len(twice & uncommitted), len(twice - uncommitted))
+        assert len(offsets) == 500_000 and read["third"], note
+        return note
 
 
 def from_firelane_to_firelane():
@@ -376,7 +218,7 @@ def from_firelane_to_firelane():
 
 
 TESTS = [once_and_in_order, its_own_kill_loses_nothing, an_outage_of_120_megabytes, batches_that_are_too_large,
-         a_topic_that_is_missing, it_signs_in, a_group_takes_over, from_firelane_to_firelane]
+         a_topic_that_is_missing, *security.TESTS, *iam.TESTS, a_group_takes_over, from_firelane_to_firelane]
 
 if __name__ == "__main__":
-    sys.exit(suite.run(TESTS, sys.argv[1:]))
+    sys.exit(suite.run(TESTS, sys.argv[1:], at_once=2))

@@ -9,6 +9,7 @@ program: it prints the address and stays until its input ends; `kill` and `up` o
 """
 import base64
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -36,9 +37,9 @@ SERVER = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{control}
 listeners={listeners},CONTROLLER://127.0.0.1:{control}
-advertised.listeners={listeners}
+advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SASLTLS:SASL_SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,FRONT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,SASLTLS:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 log.dirs={folder}/kafka
 offsets.topic.replication.factor=1
@@ -66,32 +67,78 @@ def fetch():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Broker:
-    """A broker in a folder. `more` are properties of the server; `sasl`: a second listener with PLAIN and SCRAM (user
-    `alice`, password `secret`)."""
+SASL = """sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required user_alice="secret" user_bob="hush";
+listener.name.sasltls.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required user_alice="secret" user_bob="hush";
+listener.name.sasltls.scram-sha-256.sasl.jaas.config={jaas}.scram.ScramLoginModule required;
+listener.name.sasltls.scram-sha-512.sasl.jaas.config={jaas}.scram.ScramLoginModule required;
+listener.name.sasltls.oauthbearer.sasl.jaas.config={jaas}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+"""
+TLS = """ssl.keystore.type=PEM
+ssl.keystore.location={folder}/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/ca.crt
+listener.name.tls.ssl.client.auth=required
+"""
 
-    def __init__(self, folder, more=(), sasl=False):
-        self.folder, self.port, self.sasl_port, self.process = folder, free_port(), free_port(), None
+
+def certificates(folder):
+    """What TLS needs, in `folder`: `ca.crt`; `broker.pem` for 127.0.0.1 and localhost; `client.crt` and `client.key` of
+    CN=carol; `other.crt`, an authority that has signed nothing."""
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
+
+    for name in ("ca", "other"):
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=" + name,
+                "-keyout", name + ".key", "-out", name + ".crt")
+    for name, subject in (("broker", "localhost"), ("client", "carol")):
+        with open(folder + "/" + name + ".ext", "w") as f:
+            f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + subject,
+                "-keyout", name + ".key", "-out", name + ".csr")
+        openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "2", "-extfile", name + ".ext", "-out", name + ".crt")
+    with open(folder + "/broker.pem", "w") as pem:
+        for part in ("broker.key", "broker.crt", "ca.crt"):
+            with open(folder + "/" + part) as f:
+                pem.write(f.read())
+
+
+class Broker:
+    """A broker in a folder. `more` are properties of the server. `secure`: it has listeners besides the plain one, with
+    ports of their own: `sasl_port` with PLAIN (users alice with the password `secret`, bob with `hush`), `sasl_tls_port`
+    with PLAIN, SCRAM and OAUTHBEARER within TLS, and `tls_port`, TLS with a certificate of the client's. `front`: a
+    listener whose clients are told to come to that port, where somebody else passes on what they say."""
+
+    def __init__(self, folder, more=(), secure=False, front=None):
+        self.folder, self.port, self.process = folder, free_port(), None
         self.address = "127.0.0.1:%d" % self.port
         self.conf = folder + "/server.properties"
-        listeners = "PLAINTEXT://" + self.address
-        if sasl:
-            listeners += ",SASL://127.0.0.1:%d" % self.sasl_port
-        text = SERVER.format(control=free_port(), listeners=listeners, folder=folder)
-        if sasl:
-            jaas = "org.apache.kafka.common.security.%s.%sLoginModule required"
-            text += "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n"
-            text += "listener.name.sasl.plain.sasl.jaas.config=%s user_alice=\"secret\";\n" % (jaas % ("plain", "Plain"))
-            for kind in ("256", "512"):
-                text += "listener.name.sasl.scram-sha-%s.sasl.jaas.config=%s;\n" % (kind, jaas % ("scram", "Scram"))
-            text += ("listener.name.sasl.oauthbearer.sasl.jaas.config=%s unsecuredLoginStringClaim_sub=\"broker\";\n"
-                     % (jaas % ("oauthbearer", "OAuthBearer")))
+        listeners = {"PLAINTEXT": self.port}
+        if secure:
+            self.sasl_port, self.sasl_tls_port, self.tls_port = (free_port() for _ in range(3))
+            listeners.update(SASL=self.sasl_port, SASLTLS=self.sasl_tls_port, TLS=self.tls_port)
+        if front:
+            self.front_port = listeners["FRONT"] = free_port()
+        address = lambda ports: ",".join("%s://127.0.0.1:%d" % pair for pair in ports.items())
+        advertised = {**listeners, **({"FRONT": front} if front else {})}
+        text = SERVER.format(control=free_port(), listeners=address(listeners), advertised=address(advertised),
+                             folder=folder)
+        if secure or front:
+            certificates(folder)
+        if secure:
+            text += TLS.format(folder=folder)
+            text += SASL.format(jaas="org.apache.kafka.common.security")
         with open(self.conf, "w") as f:
             f.write(text + "".join(line + "\n" for line in more))
         # Its first letter is given: one in 64 would be a dash, and taken for an option.
         cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
-        scram = ["--add-scram", "SCRAM-SHA-256=[name=alice,password=secret]",
-                 "--add-scram", "SCRAM-SHA-512=[name=alice,password=secret]"] if sasl else []
+        scram = []
+        if secure:
+            for user in ("name=alice,password=secret", "name=bob,password=hush"):
+                for bits in ("256", "512"):
+                    scram += ["--add-scram", "SCRAM-SHA-%s=[%s]" % (bits, user)]
         status = self.java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.conf, *scram).wait(60)
         assert status == 0, "the storage was not made: " + self.words()
 
@@ -125,17 +172,37 @@ class Broker:
     def freeze(self, number):
         self.process.send_signal(number)
 
+    def admin(self, script, *arguments):
+        """Runs a script that has a confluent_kafka AdminClient `a` and its arguments in `given`."""
+        head = ("import sys, json; from confluent_kafka.admin import *; from confluent_kafka import *\n"
+                "given = json.loads(sys.argv[2])\na = AdminClient({'bootstrap.servers': sys.argv[1]})\n")
+        done = subprocess.run([PYTHON, "-c", head + script, self.address, json.dumps(arguments)], capture_output=True,
+                              text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-1500:]
+        return done.stdout
+
     def topic(self, name, partitions=1, **config):
         """Makes a topic."""
-        script = ("import sys, json; from confluent_kafka.admin import AdminClient, NewTopic\n"
-                  "name, partitions, config = json.loads(sys.argv[2])\n"
-                  "a = AdminClient({'bootstrap.servers': sys.argv[1]})\n"
-                  "[f.result(30) for f in a.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=1,"
-                  " config=config)]).values()]\n")
-        import json
-        wanted = json.dumps([name, partitions, {k.replace("_", "."): str(v) for k, v in config.items()}])
-        done = subprocess.run([PYTHON, "-c", script, self.address, wanted], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr[-1500:]
+        self.admin("name, partitions, config = given\n"
+                   "[f.result(30) for f in a.create_topics([NewTopic(name, num_partitions=partitions,"
+                   " replication_factor=1, config=config)]).values()]\n",
+                   name, partitions, {k.replace("_", "."): str(v) for k, v in config.items()})
+
+    def allow(self, user, kind, name, operation):
+        """Lets a user do something: allow("bob", "TOPIC", "logs", "WRITE")."""
+        self.admin("user, kind, name, what = given\n"
+                   "acl = AclBinding(ResourceType[kind], name, ResourcePatternType.LITERAL, 'User:' + user, '*',"
+                   " AclOperation[what], AclPermissionType.ALLOW)\n"
+                   "[f.result(30) for f in a.create_acls([acl]).values()]\n", user, kind, name, operation)
+
+    def committed(self, group, topic, partitions):
+        """A group's positions in a topic, by partition."""
+        said = self.admin("group, topic, count = given\n"
+                          "wanted = [TopicPartition(topic, p) for p in range(count)]\n"
+                          "f = a.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group]\n"
+                          "print(json.dumps([[t.partition, max(t.offset, 0)] for t in f.result(30).topic_partitions]))\n",
+                          group, topic, partitions)
+        return dict(json.loads(said))
 
     def read(self, topic, form="%s\\n", *more):
         """What kcat reads of a topic from its beginning to its end, in kcat's format."""
@@ -144,29 +211,31 @@ class Broker:
         assert done.returncode == 0, done.stderr.decode()[-1500:]
         return done.stdout
 
-    def count(self, topic, partitions=1):
-        """Records in a topic, by its offsets."""
-        asked = ["kcat", "-b", self.address, "-Q"]
-        for p in range(partitions):
-            asked += ["-t", "%s:%d:-1" % (topic, p)]
+    def ends(self, topic, partition):
+        """The offset after the last record."""
+        asked = ["kcat", "-b", self.address, "-Q", "-t", "%s:%d:-1" % (topic, partition)]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
         return sum(int(line.rsplit("offset", 1)[1]) for line in done.stdout.splitlines() if "offset" in line)
+
+    def count(self, topic, partitions=1):
+        """Records in a topic, by its offsets."""
+        return sum(self.ends(topic, p) for p in range(partitions))
 
 
 def tools():
     """Skips the test where something is missing."""
-    missing = [t for t in ("java", "kcat") if not shutil.which(t)]
+    missing = [t for t in ("java", "kcat", "openssl") if not shutil.which(t)]
     missing += [p for p in (JARS, PYTHON) if not os.path.exists(p)]
     if missing:
         raise suite.Skip("no %s: run scripts/setup test" % ", ".join(missing))
 
 
 @contextlib.contextmanager
-def kafka(more=(), sasl=False):
+def kafka(more=(), secure=False, front=None):
     """A running broker in a folder of its own."""
     tools()
     folder = tempfile.mkdtemp(prefix="fl-kafka-")
-    broker = Broker(folder, more, sasl)
+    broker = Broker(folder, more, secure, front)
     try:
         yield broker.up()
     finally:

@@ -7,38 +7,42 @@ import fnmatch
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 
 class Skip(Exception):
     """This machine cannot run the test; the message says why."""
 
 
-def run(tests, only=()):
-    """Runs the tests in order and prints a line for each. Returns the exit status."""
-    passed = failed = skipped = 0
-    for test in tests:
-        name = test.__name__
-        if only and not any(fnmatch.fnmatchcase(name, pattern) for pattern in only):
-            continue
-        start = time.monotonic()
-        try:
-            note = test()
-            passed += 1
-            verdict = "PASS %s (%.1f s)%s" % (name, time.monotonic() - start, ": " + note if note else "")
-        except Skip as why:
-            skipped += 1
-            verdict = "skipped %s: %s" % (name, why)
-        except Exception as error:
-            failed += 1
-            verdict = "FAIL %s (%.1f s): %s" % (name, time.monotonic() - start, error)
-            if not isinstance(error, AssertionError):
-                verdict += "\n" + traceback.format_exc()
-        print(verdict)
-        sys.stdout.flush()
+def run(tests, only=(), at_once=1):
+    """Runs the tests and prints a line for each, in their order; `at_once` of them at a time, where they wait more than they
+    work. Returns the exit status."""
+    wanted = [t for t in tests if not only or any(fnmatch.fnmatchcase(t.__name__, pattern) for pattern in only)]
+    count = {"PASS": 0, "FAIL": 0, "skipped": 0}
+    with ThreadPoolExecutor(at_once) as pool:
+        for verdict in pool.map(judged, wanted):
+            count[verdict.split()[0]] += 1
+            print(verdict)
+            sys.stdout.flush()
+    passed, failed, skipped = count.values()
     if skipped:
         print("(%d skipped)" % skipped)
     print("%d passed, %d failed" % (passed, failed))
     return 1 if failed or not passed + skipped else 0
+
+
+def judged(test):
+    """The line of one test."""
+    name, start = test.__name__, time.monotonic()
+    took = lambda: "%s (%.1f s)" % (name, time.monotonic() - start)
+    try:
+        note = test()
+        return "PASS %s%s" % (took(), ": " + note if note else "")
+    except Skip as why:
+        return "skipped %s: %s" % (name, why)
+    except Exception as error:
+        verdict = "FAIL %s: %s" % (took(), error)
+        return verdict if isinstance(error, AssertionError) else verdict + "\n" + traceback.format_exc()
 
 
 def eventually(what, condition, timeout, every=0.05):

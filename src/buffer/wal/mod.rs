@@ -18,6 +18,7 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod sim;
+mod slot;
 mod spare;
 mod types;
 mod vfs;

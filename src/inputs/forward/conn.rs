@@ -17,6 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 use super::frames::{self, Settings};
+use super::repeats::{Claim, Met, Repeat, Sender};
 use crate::inputs::{InputContext, Intake};
 use crate::net::Conn;
 use crate::record::{AckWait, Verdict};
@@ -38,11 +39,35 @@ const PASSED: Duration = Duration::from_millis(100);
 /// A frame that stands still within this long gives up its memory, by closing its connection, if others wait for it.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// Frames of one flush that wait for the same verdict.
+/// Frames that wait for the same verdict.
 struct Due {
-    wait: AckWait,
+    wait: Wait,
     /// Encoded acks, one for each frame.
     acks: Vec<Vec<u8>>,
+}
+
+enum Wait {
+    /// Of one flush.
+    Own(AckWait, Vec<Claim>),
+    /// A frame that is inside already, from another connection.
+    Repeat(Arc<Repeat>),
+}
+
+impl Due {
+    fn verdict(&self) -> Verdict {
+        match &self.wait {
+            Wait::Own(wait, _) => wait.verdict(),
+            Wait::Repeat(repeat) => repeat.verdict(),
+        }
+    }
+}
+
+/// Of the frames that are collected for one flush.
+#[derive(Default)]
+struct Wanted {
+    /// Encoded acks.
+    acks: Vec<Vec<u8>>,
+    claims: Vec<Claim>,
 }
 
 /// Why a connection ended.
@@ -78,10 +103,13 @@ pub(super) struct Connection {
     /// Bytes of the frame at hand that must be there before another look.
     need: usize,
     due: VecDeque<Due>,
+    sender: Sender,
+    /// The turn of the last read, kept while the rest of its frame is coming.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    pub(super) fn new(cx: InputContext, settings: Arc<Settings>, conn: Conn) -> Self {
+    pub(super) fn new(cx: InputContext, settings: Arc<Settings>, sender: Sender, conn: Conn) -> Self {
         let intake = cx.intake();
         Connection {
             settled: intake.settled(),
@@ -92,6 +120,8 @@ impl Connection {
             oversize: None,
             need: 1,
             due: VecDeque::new(),
+            sender,
+            turn: None,
             cx,
             settings,
             conn,
@@ -134,23 +164,50 @@ impl Connection {
         self.oversize = None;
         self.charge.shrink_to(0);
         self.intake.finish().await;
-        if matches!(end, End::Eof | End::Drained | End::Cut) {
-            self.last_acks().await;
+        let may_write = matches!(end, End::Eof | End::Drained | End::Cut);
+        if !may_write {
+            self.conn.close();
         }
+        if !matches!(end, End::Drained | End::Cut) {
+            // They are told where the first came, or where the client sends once more: no memory is kept for them, so
+            // nothing else bounds how many connections would wait.
+            self.due.retain(|due| matches!(due.wait, Wait::Own(..)));
+        }
+        self.last_acks(may_write).await;
     }
 
-    /// Acks that are still due when nothing more is read. The pipeline's deadline bounds the wait.
-    async fn last_acks(&mut self) {
+    /// Acks that are still due when nothing more is read. Those that nobody can hear are awaited as well: a client that
+    /// sends the chunk again on another connection gets its answer there. The pipeline's deadline bounds the wait.
+    async fn last_acks(&mut self, mut may_write: bool) {
         while !self.due.is_empty() {
             let settled = Arc::clone(&self.settled);
             let wake = settled.notified();
-            if self.write_acks().await.is_err() {
-                return;
+            while may_write && !self.due.is_empty() {
+                match self.write_acks().await {
+                    Ok(()) => break,
+                    Err(_) => may_write = false,
+                }
+            }
+            if !may_write {
+                self.settle_unwritten();
             }
             if !self.due.is_empty() {
                 wake.await;
             }
         }
+    }
+
+    /// Verdicts of what nobody hears about on this connection any more.
+    fn settle_unwritten(&mut self) {
+        let sender = &mut self.sender;
+        self.due.retain_mut(|due| match (due.verdict(), &mut due.wait) {
+            (Verdict::Pending, _) => true,
+            (Verdict::Delivered, Wait::Own(_, claims)) => {
+                sender.delivered(std::mem::take(claims), false);
+                false
+            }
+            (Verdict::Delivered | Verdict::Failed, _) => false,
+        });
     }
 
     async fn read_to_end(&mut self) -> End {
@@ -203,7 +260,7 @@ impl Connection {
                     }
                     reading_ends = true;
                 }
-                room = room_to_read(&self.cx, &self.conn, wish), if may_read => {
+                room = room_to_read(&self.cx, &self.conn, wish, self.turn.take()), if may_read => {
                     let room = match room {
                         Err(e) => return End::Io(e),
                         Ok(Room::Quiet) => {
@@ -225,11 +282,9 @@ impl Connection {
                     match self.conn.try_read(&mut self.buf, room.most) {
                         Ok(0) => return End::Eof,
                         Ok(_) => {
-                            if let Err(end) = self.flush_frames().await {
+                            if let Err(end) = self.pass_on(room.turn).await {
                                 return end;
                             }
-                            // Fair: the next connection's turn.
-                            tokio::task::yield_now().await;
                         }
                         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => drop(self.give_back()),
                         Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return End::Eof,
@@ -269,9 +324,32 @@ impl Connection {
         if self.charge.bytes() <= READ as u64 { self.oversize.take() } else { None }
     }
 
+    /// Passes on what was read; then the outputs have their turn, then the next connection. A turn is not kept while an
+    /// output makes this connection wait: that is no reason for others to wait.
+    async fn pass_on(&mut self, turn: Option<OwnedSemaphorePermit>) -> Result<(), End> {
+        let passed = {
+            let mut passing = std::pin::pin!(self.flush_frames());
+            tokio::select! {
+                biased;
+                passed = passing.as_mut() => passed,
+                () = tokio::task::yield_now() => {
+                    drop(turn);
+                    return passing.await;
+                }
+            }
+        };
+        if self.buf.len() + READ < self.need {
+            // Within a large frame: hundreds of connections that each have a part of one would fill the memory.
+            self.turn = turn;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        passed
+    }
+
     /// Decodes every whole frame in the buffer and passes the records on.
     async fn flush_frames(&mut self) -> Result<(), End> {
-        let mut acks = Vec::new();
+        let mut wanted = Wanted::default();
         let mut fatal = None;
         loop {
             if self.buf.len() < self.need {
@@ -284,14 +362,20 @@ impl Connection {
                 }
                 Ok(Next::Heartbeat { end }) => drop(self.buf.split_to(end)),
                 Ok(Next::Bad { end, reason, chunk }) => {
-                    acks.extend(chunk.and_then(|c| self.buf.get(c)).map(ack));
+                    wanted.acks.extend(chunk.and_then(|c| self.buf.get(c)).map(ack));
                     let (label, peer) = (&self.cx.label, self.conn.peer());
                     let bytes = self.buf.split_to(end);
                     frames::bad(self.intake.as_mut(), &self.settings, label, peer, reason, &bytes);
                 }
                 Ok(Next::Frame(frame)) => {
-                    acks.extend(frame.chunk.clone().and_then(|c| self.buf.get(c)).map(ack));
+                    let chunk = frame.chunk.clone().and_then(|c| self.buf.get(c)).map(ack);
                     let bytes = self.buf.split_to(frame.end);
+                    if let Some(ack) = chunk
+                        && !self.is_new(&bytes, ack, &mut wanted).await?
+                    {
+                        self.need = 1;
+                        continue;
+                    }
                     frames::take(
                         self.intake.as_mut(),
                         &self.settings,
@@ -302,7 +386,7 @@ impl Connection {
                     );
                     // A large payload keeps its read buffer alive: pass it on before the next one is decoded.
                     if self.intake.collected() >= READ {
-                        self.flush(&mut acks).await?;
+                        self.flush(&mut wanted).await?;
                     }
                 }
                 Err(e) => {
@@ -314,7 +398,7 @@ impl Connection {
         }
         // The read's memory is given back before the wait for an output: it is the records that wait, once.
         let passed = self.give_back();
-        let flush = self.flush(&mut acks);
+        let flush = self.flush(&mut wanted);
         tokio::pin!(flush);
         // What was read past the budget waits with the right to do so: else one connection after the other would pass it,
         // and all of them would wait. Not for ever: an output may be dead, and others' sources need that right.
@@ -333,16 +417,36 @@ impl Connection {
         fatal.map_or(Ok(()), |f| Err(End::Fatal(f)))
     }
 
-    async fn flush(&mut self, acks: &mut Vec<Vec<u8>>) -> Result<(), End> {
-        if self.intake.collected() == 0 && acks.is_empty() {
+    /// Whether a frame that asks for an ack is to be taken; a repeat of one that is inside only waits with it.
+    async fn is_new(&mut self, frame: &[u8], ack: Vec<u8>, wanted: &mut Wanted) -> Result<bool, End> {
+        match self.sender.meet(&self.conn, frame, &self.settled) {
+            Met::New(claim) => {
+                wanted.claims.extend(claim);
+                wanted.acks.push(ack);
+                return Ok(true);
+            }
+            // Acked with those before it.
+            Met::Delivered => wanted.acks.push(ack),
+            Met::Repeat(repeat) => {
+                self.flush(wanted).await?;
+                self.due.push_back(Due { wait: Wait::Repeat(repeat), acks: vec![ack] });
+            }
+        }
+        self.cx.totals.pipeline.repeated_chunks.fetch_add(1, Relaxed);
+        Ok(false)
+    }
+
+    async fn flush(&mut self, wanted: &mut Wanted) -> Result<(), End> {
+        let wants_ack = !wanted.acks.is_empty();
+        if self.intake.collected() == 0 && !wants_ack {
             return Ok(());
         }
-        let wanted = !acks.is_empty();
-        let wait = self.intake.flush(wanted).await;
+        let wait = self.intake.flush(wants_ack).await;
         if let Some(wait) = wait
-            && wanted
+            && wants_ack
         {
-            self.due.push_back(Due { wait, acks: std::mem::take(acks) });
+            let Wanted { acks, claims } = std::mem::take(wanted);
+            self.due.push_back(Due { wait: Wait::Own(wait, claims), acks });
         }
         self.write_acks().await
     }
@@ -351,16 +455,23 @@ impl Connection {
     /// bounded read).
     async fn write_acks(&mut self) -> Result<(), End> {
         while let Some(first) = self.due.front() {
-            match first.wait.verdict() {
+            match first.verdict() {
                 Verdict::Pending => return Ok(()),
                 Verdict::Failed => return Err(End::AckFailed),
                 Verdict::Delivered => {}
             }
-            if let Some(due) = self.due.pop_front() {
-                for bytes in due.acks {
-                    self.conn.write_all(&bytes).await.map_err(End::Io)?;
+            let Some(due) = self.due.pop_front() else { return Ok(()) };
+            let mut written = Ok(());
+            for bytes in due.acks {
+                written = self.conn.write_all(&bytes).await;
+                if written.is_err() {
+                    break;
                 }
             }
+            if let Wait::Own(_, claims) = due.wait {
+                self.sender.delivered(claims, written.is_ok());
+            }
+            written.map_err(End::Io)?;
         }
         Ok(())
     }
@@ -395,10 +506,23 @@ struct Grant {
     most: usize,
     charge: Charge,
     oversize: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Waits until there is something to read and room to read it into.
-async fn room_to_read(cx: &InputContext, conn: &Conn, wish: Wish) -> std::io::Result<Room> {
+///
+/// `turn` is the one that is kept from the read before, if any: it is good for what is there already.
+async fn room_to_read(
+    cx: &InputContext,
+    conn: &Conn,
+    wish: Wish,
+    turn: Option<OwnedSemaphorePermit>,
+) -> std::io::Result<Room> {
+    let turn = tokio::select! {
+        biased;
+        result = conn.readable() => result.map(|()| turn)?,
+        () = std::future::ready(()) => None,
+    };
     match wish.quiet {
         None => conn.readable().await?,
         Some(quiet) => match tokio::time::timeout(quiet, conn.readable()).await {
@@ -417,18 +541,27 @@ async fn room_to_read(cx: &InputContext, conn: &Conn, wish: Wish) -> std::io::Re
     let target = believed.max(buffered + READ / 4).max(READ).min(max_frame + READ);
     let most = if need > buffered + READ { need - buffered } else { usize::MAX };
     let more = (target as u64).saturating_sub(charged);
-    let grant = |charge, oversize| Ok(Room::Granted(Grant { target, most, charge, oversize }));
+    // The turn comes first, so that memory is not lent to those that wait for theirs; and is given back before a wait for
+    // memory, which only others' turns can free.
+    let turn = match turn {
+        Some(turn) => Some(turn),
+        None => cx.budget.turn().await,
+    };
+    let grant = |charge, oversize, turn| Ok(Room::Granted(Grant { target, most, charge, oversize, turn }));
     if has_oversize {
-        return grant(cx.budget.take(more), None);
+        return grant(cx.budget.take(more), None, turn);
     }
     if let Some(charge) = cx.budget.try_take(more) {
-        return grant(charge, None);
+        return grant(charge, None, turn);
     }
-    if buffered == 0 {
-        return grant(cx.budget.wait_take(more).await, None);
-    }
-    tokio::select! {
-        charge = cx.budget.wait_take(more) => grant(charge, None),
-        oversize = cx.budget.oversize() => grant(cx.budget.take(more), oversize),
-    }
+    drop(turn);
+    let (charge, oversize) = if buffered == 0 {
+        (cx.budget.wait_take(more).await, None)
+    } else {
+        tokio::select! {
+            charge = cx.budget.wait_take(more) => (charge, None),
+            oversize = cx.budget.oversize() => (cx.budget.take(more), oversize),
+        }
+    };
+    grant(charge, oversize, cx.budget.turn().await)
 }

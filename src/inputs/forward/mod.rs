@@ -6,6 +6,7 @@
 
 mod conn;
 mod frames;
+mod repeats;
 mod server;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::Forward;
 use super::conn::Connection;
 use super::frames::Settings;
+use super::repeats::{Repeats, Sender};
 use crate::inputs::InputContext;
 use crate::inputs::listen::Place;
 use crate::net::{Conn, Listener, ServerTls, random_printable};
@@ -21,6 +22,7 @@ const MAX_PREAUTH: usize = 4096;
 
 struct Shared {
     settings: Arc<Settings>,
+    repeats: Arc<Repeats>,
     tls: Option<ServerTls>,
     credentials: Option<Arc<Credentials>>,
 }
@@ -42,6 +44,7 @@ pub(super) async fn start(forward: Forward, cx: InputContext) -> Result<(), Stri
             tag_prefix: forward.tag_prefix.into_bytes(),
             tag: forward.tag.map(String::into_bytes),
         }),
+        repeats: Arc::default(),
         tls: forward.tls,
         credentials: forward.credentials,
     });
@@ -80,7 +83,10 @@ fn serve(conn: Conn, shared: &Arc<Shared>, cx: &InputContext) {
         let opened = tokio::time::timeout(HANDSHAKE, open(conn, &shared)).await;
         match opened.unwrap_or_else(|_| Err("handshake took longer than 10 s".into())) {
             Ok(Some((conn, received))) => {
-                Connection::new(connection_cx, Arc::clone(&shared.settings), conn).serve(received).await;
+                let sender = Sender::new(Arc::clone(&shared.repeats));
+                Connection::new(connection_cx, Arc::clone(&shared.settings), sender, conn)
+                    .serve(received)
+                    .await;
             }
             // Connected and closed without a word: a health check or a heartbeat.
             Ok(None) => {}

@@ -4,8 +4,8 @@
 //! are away, or the group changes: both are librdkafka's business, and what it says is logged when it is news. The thread
 //! polls also while there is no room, or the group would take us for dead.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
@@ -13,7 +13,6 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -22,7 +21,7 @@ use super::control::Control;
 use super::lane::Work;
 use super::record::{Batch, Shape};
 use crate::inputs::InputContext;
-use crate::net::kafka::{self, KafkaConfig, Tokens, advice, cause};
+use crate::net::kafka::{self, KafkaConfig, Tokens, Trouble};
 use crate::rt::Charge;
 
 /// A batch is passed on from here on.
@@ -38,13 +37,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// Whether a consumer of this configuration can be made.
 pub(super) fn check(config: &KafkaConfig) -> Result<(), String> {
-    let listener = Listener {
-        label: String::new(),
-        control: Arc::new(Control::new()),
-        tokens: None,
-        held: AtomicBool::new(false),
-        said: AtomicBool::new(false),
-    };
+    let listener = Listener::new(String::new(), Arc::new(Control::new()), None);
     make(&config.alone(), listener).map(drop)
 }
 
@@ -96,13 +89,7 @@ impl Reader {
     }
 
     fn join(&self) -> Result<BaseConsumer<Listener>, String> {
-        let listener = Listener {
-            label: self.cx.label.clone(),
-            control: Arc::clone(&self.control),
-            tokens: self.tokens.clone(),
-            held: AtomicBool::new(false),
-            said: AtomicBool::new(false),
-        };
+        let listener = Listener::new(self.cx.label.clone(), Arc::clone(&self.control), self.tokens.clone());
         let consumer = make(&self.config.properties, listener)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|e| e.to_string())?;
@@ -118,7 +105,9 @@ impl Reader {
             let wait = if batch.is_empty() { POLL } else { Duration::ZERO };
             match consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    consumer.context().fine();
+                    if batch.is_empty() {
+                        consumer.context().fine();
+                    }
                     batch.add(&self.shape, &message);
                     if batch.bytes.len() < BATCH {
                         continue;
@@ -236,28 +225,43 @@ struct Listener {
     tokens: Option<Arc<Tokens>>,
     /// Partitions are held back: new ones, too.
     held: AtomicBool,
-    /// Trouble has been told.
-    said: AtomicBool,
+    /// Partitions or messages have come.
+    met: AtomicBool,
+    /// The trouble that has been told.
+    told: Mutex<Option<Trouble>>,
 }
 
 impl Listener {
-    fn say(&self, what: &str) {
-        if !self.said.swap(true, Relaxed) {
-            tracing::error!(input = %self.label, cause = %what, "cannot read from Kafka; tried again");
+    fn new(label: String, control: Arc<Control>, tokens: Option<Arc<Tokens>>) -> Listener {
+        let (held, met, told) = Default::default();
+        Listener { label, control, tokens, held, met, told }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Trouble>> {
+        // It is one value: nothing can leave it half-changed.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, trouble: Trouble) {
+        let (mut told, cause) = (self.told(), &trouble.cause);
+        if told.as_ref().is_none_or(|told| trouble.tells_more_than(told)) {
+            tracing::error!(input = %self.label, %cause, "cannot read from Kafka; tried again");
+            *told = Some(trouble);
         } else {
-            tracing::debug!(input = %self.label, cause = %what, "still cannot read from Kafka");
+            tracing::debug!(input = %self.label, %cause, "still cannot read from Kafka");
         }
     }
 
     fn trouble(&self, error: &KafkaError) {
         match error.rdkafka_error_code() {
-            Some(code) => self.say(&cause(code)),
-            None => self.say(&error.to_string()),
+            Some(code) => self.say(Trouble::new(error, &code.to_string(), true)),
+            None => self.say(Trouble { cause: error.to_string(), telling: true }),
         }
     }
 
     fn fine(&self) {
-        if self.said.swap(false, Relaxed) {
+        self.met.store(true, Relaxed);
+        if self.told().take().is_some() {
             tracing::info!(input = %self.label, "reading again");
         }
     }
@@ -274,6 +278,9 @@ impl ClientContext for Listener {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         kafka::log(&self.label, level, facility, message);
+        if let Some(trouble) = Trouble::of_log(facility, message, self.met.load(Relaxed)) {
+            self.say(trouble);
+        }
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -281,11 +288,7 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        match advice(code) {
-            Some(advice) => self.say(&format!("{reason}; {advice}")),
-            None => self.say(reason),
-        }
+        self.say(Trouble::new(&error, reason, self.met.load(Relaxed)));
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -305,6 +308,7 @@ impl ConsumerContext for Listener {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
             tracing::info!(input = %self.label, partitions = %Listener::partitions(list), "partitions taken");
+            self.fine();
             if self.held.load(Relaxed)
                 && let Err(e) = consumer.pause(list)
             {

@@ -19,6 +19,7 @@ use self::record::Shape;
 use super::{BoxFuture, BuildContext, Input, InputContext, InputKind};
 use crate::config::{Diagnostics, Key, PluginInfo, Settings, Type};
 use crate::net::kafka::{KafkaConfig, Refused, Shared, Tokens};
+use crate::rt::Budget;
 
 /// Batches between librdkafka's thread and the lane.
 const BATCHES: usize = 4;
@@ -74,6 +75,12 @@ const OURS: &[(&str, &str)] = &[
     ("auto.commit.interval.ms", "1000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
 ];
+/// The property that bounds what librdkafka holds.
+const QUEUE: &str = "queued.max.messages.kbytes";
+/// And the one that bounds an answer.
+const FETCH: &str = "fetch.max.bytes";
+/// librdkafka's `message.max.bytes`.
+const MESSAGE: u64 = 1_000_000;
 /// What the promise rests on: positions are stored by us, and committed by librdkafka.
 const FIXED: &[(&str, &str)] = &[("enable.auto.offset.store", "false"), ("enable.auto.commit", "true")];
 
@@ -82,8 +89,16 @@ struct Kafka {
     config: KafkaConfig,
     topics: Vec<String>,
     shape: Shape,
-    /// `buffer_max_size`
-    buffer: u64,
+}
+
+/// What librdkafka may hold for an input however little room there is: it fetches one message at least.
+const LEAST: u64 = 256_000;
+
+/// How many bytes librdkafka may hold for this input, which wants so many: inputs must not take from each other, and from
+/// the sources, what they need to go on.
+fn share(budget: &Budget, wanted: u64) -> u64 {
+    let left = (budget.source_limit() / 2).saturating_sub(budget.used());
+    wanted.min((left / 2).max(LEAST))
 }
 
 fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Box<dyn Input>> {
@@ -110,10 +125,12 @@ fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<
         s.error(diags, "buffer_max_size", "it must be between 64K and 1G");
         return None;
     }
-    let (kilobytes, bytes) = ((buffer / 1000).to_string(), buffer.to_string());
+    // librdkafka wants it to be no less than one message.
+    let buffer = buffer / 1000 * 1000;
+    let (kilobytes, bytes) = ((buffer / 1000).to_string(), buffer.max(MESSAGE).to_string());
     let mut ours = OURS.to_vec();
-    ours.push(("queued.max.messages.kbytes", &kilobytes));
-    ours.push(("fetch.max.bytes", &bytes));
+    ours.push((QUEUE, &kilobytes));
+    ours.push((FETCH, &bytes));
     let theirs = s.entries().iter().filter_map(|e| Some((e.key.strip_prefix("rdkafka.")?, e.value.as_str())));
     let shared = Shared {
         brokers: s.str("brokers").unwrap_or_default(),
@@ -143,13 +160,24 @@ fn build(s: &Settings, _: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<
         return None;
     }
     let tag_header = s.str("tag_header").map(str::to_owned);
-    Some(Box::new(Kafka { config, topics, shape: Shape { json, payload_only, tag_header }, buffer }))
+    Some(Box::new(Kafka { config, topics, shape: Shape { json, payload_only, tag_header } }))
 }
 
 impl Input for Kafka {
     fn start(self: Box<Self>, cx: InputContext) -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
-            let Kafka { config, topics, shape, buffer } = *self;
+            let Kafka { mut config, topics, shape } = *self;
+            let wanted = config.get(QUEUE).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default() * 1000;
+            let queue = share(&cx.budget, wanted);
+            if queue < wanted {
+                tracing::warn!(input = %cx.label, wanted, given = queue,
+                    "memory.limit has no room for all that librdkafka may hold; it holds less");
+                config.properties.set(QUEUE, (queue / 1000).to_string());
+                // An answer is smaller, too, unless somebody has set how large it may be.
+                if config.get(FETCH) == Some(&wanted.max(MESSAGE).to_string()) {
+                    config.properties.set(FETCH, queue.max(MESSAGE).to_string());
+                }
+            }
             let tokens = match config.region.clone() {
                 None => None,
                 Some(region) => Some(Arc::new(Tokens::new(region).await?)),
@@ -164,7 +192,7 @@ impl Input for Kafka {
                 batches,
                 control: Arc::clone(&control),
                 // What waits within librdkafka is charged for as long as it may.
-                _queue: cx.budget.take(buffer),
+                _queue: cx.budget.take(queue),
                 cx: cx.clone(),
                 runtime: tokio::runtime::Handle::current(),
             };

@@ -14,7 +14,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 pub use iam::Tokens;
-pub use words::{advice, cause};
+pub use words::{Trouble, cause};
 
 /// The name under which the MSK IAM mechanism is asked for.
 const MSK_IAM: &str = "aws_msk_iam";
@@ -66,6 +66,8 @@ impl KafkaConfig {
     ) -> Result<KafkaConfig, Refused> {
         let mut properties = ClientConfig::new();
         properties.set("bootstrap.servers", shared.brokers);
+        // Why a listener closes connections is told to the log only.
+        properties.set_log_level(RDKafkaLogLevel::Info);
         // A broker that comes back is found within a second, not within ten.
         properties.set("reconnect.backoff.max.ms", "1000");
         for (key, value) in [("client.id", shared.client_id), ("group.id", shared.group_id)] {

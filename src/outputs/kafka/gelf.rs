@@ -28,33 +28,43 @@ impl Gelf {
         const BROKEN: &str = "the record is no map";
         let Some((Value::Map { count, at }, _)) = msgpack::read(buf, record) else { return Err(BROKEN) };
         out.extend_from_slice(b"{\"version\":\"1.1\"");
-        let (mut pos, mut has_message, mut has_time) = (at, false, false);
+        let own: [(&[u8], &[u8]); 5] = [
+            (&self.short, b"short_message"),
+            (&self.full, b"full_message"),
+            (&self.host, b"host"),
+            (&self.level, b"level"),
+            (&self.timestamp, b"timestamp"),
+        ];
+        let (mut pos, mut seen) = (at, [false; 5]);
         for _ in 0..count {
-            let value = msgpack::skip(buf, pos).map_err(|_| BROKEN)?;
+            let at = msgpack::skip(buf, pos).map_err(|_| BROKEN)?;
             let key = msgpack::read(buf, pos).and_then(|(key, _)| key.text());
-            let end = msgpack::skip(buf, value).map_err(|_| BROKEN)?;
-            pos = end;
-            let Some(key) = key else { continue };
-            let own: Option<&[u8]> = [
-                (&self.short, &b"short_message"[..]),
-                (&self.full, b"full_message"),
-                (&self.host, b"host"),
-                (&self.level, b"level"),
-                (&self.timestamp, b"timestamp"),
-            ]
-            .iter()
-            .find(|(name, _)| ***name == *key)
-            .map(|(_, own)| *own);
-            match own {
-                Some(own) => {
-                    has_message |= own == b"short_message";
-                    has_time |= own == b"timestamp";
-                    self.name(out, own);
-                    self.json.write_value(out, buf, value);
+            pos = msgpack::skip(buf, at).map_err(|_| BROKEN)?;
+            let (Some(key), Some((value, _))) = (key, msgpack::read(buf, at)) else { continue };
+            let found = own.iter().zip(&mut seen).find(|((name, _), _)| *name == key);
+            match (found, value) {
+                (None, _) => self.other(out, &[b"_", key].concat(), buf, at, 0),
+                // The first one counts, as in Fluent Bit.
+                (Some((_, true)), _) | (_, Value::Nil) => {}
+                (Some(((_, name), _)), Value::Map { .. }) => {
+                    self.other(out, &[b"_", *name].concat(), buf, at, 0);
                 }
-                None => self.other(out, &[b"_", key].concat(), buf, value, 0),
+                (Some(((_, name), seen)), value) => {
+                    *seen = true;
+                    self.name(out, name);
+                    match (*name, value) {
+                        (b"level", Value::UInt(_)) => self.value(out, value, buf, at),
+                        (b"level", Value::Str(word)) => match level(word) {
+                            Some(level) => out.push(b'0' + level),
+                            None => self.json.write_str(out, word),
+                        },
+                        (b"level", _) => return Err("the field gelf_level_key is no number and no word"),
+                        _ => self.value(out, value, buf, at),
+                    }
+                }
             }
         }
+        let [has_message, .., has_time] = seen;
         if !has_time {
             out.extend_from_slice(b",\"timestamp\":");
             out.extend_from_slice(format!("{}.{:03}", time.sec, time.nsec / 1_000_000).as_bytes());
@@ -85,20 +95,34 @@ impl Gelf {
             }
             Some((Value::Nil, _)) | None => {}
             Some((value, _)) => {
-                // Graylog keeps `_id` for itself.
-                self.name(out, if name == b"_id" { b"__id" } else { name });
-                match value {
-                    Value::UInt(_) | Value::Int(_) | Value::Float(_) => {
-                        self.json.write_value(out, buf, at);
-                    }
-                    value => match value.text() {
-                        Some(text) => self.json.write_str(out, text),
-                        None => {
-                            self.json.write_inside(out, buf, at);
-                        }
-                    },
-                }
+                // Graylog takes these characters only, and keeps `_id` for itself.
+                let fit = |b: &u8| if b.is_ascii_alphanumeric() || b"_.-".contains(b) { *b } else { b'_' };
+                let name: Vec<u8> = name.iter().map(fit).collect();
+                self.name(out, if name == b"_id" { b"__id" } else { &name });
+                self.value(out, value, buf, at);
             }
         }
+    }
+
+    /// A number, or text.
+    fn value(&self, out: &mut Vec<u8>, value: Value<'_>, buf: &[u8], at: usize) {
+        match (value, value.text()) {
+            (Value::UInt(_) | Value::Int(_) | Value::Float(_), _) => {
+                self.json.write_value(out, buf, at);
+            }
+            (_, Some(text)) => self.json.write_str(out, text),
+            (_, None) => {
+                self.json.write_inside(out, buf, at);
+            }
+        }
+    }
+}
+
+/// A level of syslog's by its digit or its name.
+fn level(word: &[u8]) -> Option<u8> {
+    const WORDS: [&[u8]; 8] = [b"emerg", b"alert", b"crit", b"err", b"warning", b"notice", b"info", b"debug"];
+    match word {
+        [digit @ b'0'..=b'7'] => Some(digit - b'0'),
+        word => WORDS.iter().position(|w| word.eq_ignore_ascii_case(w)).map(|level| level as u8),
     }
 }

@@ -17,8 +17,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::encode::Message;
-use super::reports::{Reports, Trouble};
-use crate::net::kafka::{self, KafkaConfig, Tokens, cause};
+use super::reports::Reports;
+use crate::net::kafka::{self, KafkaConfig, Tokens, Trouble, cause};
 use crate::rt::Tasks;
 
 /// How long the thread listens before it looks whether it should end.
@@ -48,7 +48,8 @@ pub(super) fn promise(properties: &mut ClientConfig, idempotent: bool) {
 
 /// Whether a producer of these properties can be made.
 pub(super) fn check(properties: &ClientConfig) -> Result<(), String> {
-    let listener = Listener { label: String::new(), reports: Arc::default(), tokens: None };
+    let listener =
+        Listener { label: String::new(), reports: Arc::default(), tokens: None, met: Arc::default() };
     let made: Result<BaseProducer<Listener>, _> = properties.create_with_context(listener);
     made.map(drop).map_err(|e| words(&e))
 }
@@ -69,6 +70,8 @@ pub(super) struct Factory {
     tokens: Option<Arc<Tokens>>,
     /// A smaller `batch.size` than configured, once a topic has called batches too large.
     batch: Option<u32>,
+    /// Something has arrived since the start.
+    pub(super) met: Arc<AtomicBool>,
     pub(super) tasks: Tasks,
 }
 
@@ -79,7 +82,15 @@ impl Factory {
         idempotent: bool,
         tokens: Option<Tokens>,
     ) -> Factory {
-        Factory { label, config, idempotent, tokens: tokens.map(Arc::new), batch: None, tasks: Tasks::new() }
+        Factory {
+            label,
+            config,
+            idempotent,
+            tokens: tokens.map(Arc::new),
+            batch: None,
+            met: Arc::default(),
+            tasks: Tasks::new(),
+        }
     }
 
     /// Batches are larger than their topic takes them: smaller ones from here on. Gives their size.
@@ -111,6 +122,7 @@ impl Factory {
             label: self.label.clone(),
             reports: Arc::clone(&reports),
             tokens: self.tokens.clone(),
+            met: Arc::clone(&self.met),
         };
         let producer: BaseProducer<Listener> =
             properties.create_with_context(listener).map_err(|e| words(&e))?;
@@ -195,6 +207,7 @@ struct Listener {
     label: String,
     reports: Arc<Reports>,
     tokens: Option<Arc<Tokens>>,
+    met: Arc<AtomicBool>,
 }
 
 impl ClientContext for Listener {
@@ -202,6 +215,9 @@ impl ClientContext for Listener {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         kafka::log(&self.label, level, facility, message);
+        if let Some(trouble) = Trouble::of_log(facility, message, self.met.load(Relaxed)) {
+            self.reports.trouble(trouble);
+        }
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -212,14 +228,7 @@ impl ClientContext for Listener {
         match error {
             // The thread looks for the end of its producer.
             KafkaError::Global(code) if fate(code) != Fate::Hindered => {}
-            KafkaError::Global(code) => {
-                let advice = kafka::advice(code);
-                let telling =
-                    advice.is_some() && !matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown);
-                let cause = advice.map_or_else(|| reason.to_owned(), |advice| format!("{reason}; {advice}"));
-                self.reports.trouble(Trouble { cause, telling });
-            }
-            other => self.reports.trouble(Trouble { cause: format!("{other}: {reason}"), telling: false }),
+            error => self.reports.trouble(Trouble::new(&error, reason, self.met.load(Relaxed))),
         }
     }
 

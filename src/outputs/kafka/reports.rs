@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 
+use crate::net::kafka::Trouble;
+
 /// A message that did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -17,20 +19,6 @@ pub(super) struct Failure {
     /// Which of its records.
     pub(super) index: u32,
     pub(super) code: Code,
-}
-
-/// What librdkafka says of the brokers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) cause: String,
-    /// It says why. That brokers are away comes with it, before and after, and says nothing.
-    pub(super) telling: bool,
-}
-
-impl Trouble {
-    pub(super) fn tells_more_than(&self, other: &Trouble) -> bool {
-        self.telling && !other.telling
-    }
 }
 
 /// What has come since the last look.

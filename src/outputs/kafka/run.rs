@@ -15,9 +15,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::encode::Encoder;
 use super::producer::{Factory, Fate, Mode, Producer, Untaken, fate, say};
-use super::reports::{Failure, Trouble, opaque};
+use super::reports::{Failure, opaque};
 use super::sheets::{Key, Letters, Sheets, Slip};
-use crate::net::kafka::cause;
+use crate::net::kafka::{Trouble, cause};
 use crate::observe::counters::Drop as DropReason;
 use crate::outputs::RetryPolicy;
 use crate::outputs::parcels::ParcelId;
@@ -57,8 +57,6 @@ pub(super) struct Runner {
     cursor: Option<Cursor>,
     failed: Vec<Failure>,
     phase: Phase,
-    /// Something has arrived since the start.
-    met: bool,
     /// The brokers cannot be reached, since when.
     trouble: Option<(Instant, Trouble)>,
     /// Why records wait for somebody to do something.
@@ -127,7 +125,6 @@ impl Runner {
             cursor: None,
             failed: Vec::new(),
             phase: Phase::Flowing,
-            met: false,
             trouble: None,
             hindered: None,
             waves: 0,
@@ -224,7 +221,7 @@ impl Runner {
             self.sheets.finish(parcel, arrived);
         }
         if news.arrived {
-            self.met = true;
+            self.factory.met.store(true, Relaxed);
             self.waves = 0;
             if self.trouble.take().is_some() {
                 tracing::info!(output = %queue.label(), "sending again");
@@ -234,7 +231,7 @@ impl Runner {
             && !news.arrived
         {
             let cause = &trouble.cause;
-            if news.out == 0 && self.met {
+            if news.out == 0 && self.factory.met.load(Relaxed) {
                 // Brokers close connections that are idle; who has nothing to send is not in trouble.
                 tracing::debug!(output = %queue.label(), %cause, "an idle connection is gone");
             } else if self.trouble.as_ref().is_none_or(|(_, known)| trouble.tells_more_than(known)) {

@@ -94,8 +94,10 @@ fn build() -> World {
     go(Step::Append(vec![frame(&[0, 1], 3000)]));
     go(Step::Pull(0, 90_000));
     go(Step::Settle(0, 2, Order::Newest));
+    go(Step::Part(0, 2));
     go(Step::Maintain(1100));
     go(Step::Pull(1, 2000));
+    go(Step::Part(1, 3));
     go(Step::Settle(1, 1, Order::Oldest));
     go(Step::Maintain(1100));
     go(Step::Maintain(1100));
@@ -312,7 +314,8 @@ fn damage_to_a_cursor_repeats_and_loses_nothing() {
     let mut broken = Vec::new();
     for name in world.disk.names().into_iter().filter(|name| name.ends_with(".cur")) {
         let size = world.disk.size_of(&name) as usize;
-        let places = [("slot A", size - 8192), ("slot B", size - 4096), ("both slots", usize::MAX)];
+        let slot_b = 8192 + (size - 8192) / 2;
+        let places = [("slot A", 8192), ("slot B", slot_b), ("both slots", usize::MAX)];
         for action in [Action::FlipBit, Action::Zero512, Action::DuplicateBlock, Action::SwapSectors] {
             for (place, at) in places {
                 let mut world = world.fork();
@@ -320,8 +323,8 @@ fn damage_to_a_cursor_repeats_and_loses_nothing() {
                 let mut bytes = world.disk.bytes_of(&name).unwrap();
                 let mut rng = Rng::new(3);
                 if at == usize::MAX {
-                    act(&mut bytes, action, size - 8192 + 9, &mut rng);
-                    act(&mut bytes, action, size - 4096 + 9, &mut rng);
+                    act(&mut bytes, action, 8192 + 9, &mut rng);
+                    act(&mut bytes, action, slot_b + 9, &mut rng);
                 } else {
                     act(&mut bytes, action, at + 9, &mut rng);
                 }
@@ -335,7 +338,7 @@ fn damage_to_a_cursor_repeats_and_loses_nothing() {
                 }
             }
         }
-        for cut in [1, 100, 4096, 4097, 8192] {
+        for cut in [1, 100, 4096, 16_384, 16_385, 32_768] {
             let mut world = world.fork();
             world.expect_damage();
             let mut bytes = world.disk.bytes_of(&name).unwrap();

@@ -71,7 +71,8 @@ impl Player {
         match self.rng.below(100) {
             0..=33 => self.append(),
             34..=55 => Step::Pull(owner, 1 << self.rng.below(19)),
-            56..=72 => {
+            56..=59 => Step::Part(owner, 1 + self.rng.index(9)),
+            60..=72 => {
                 let owner = if self.stuck == Some(owner) { self.any_owner() } else { owner };
                 let order = [Order::Oldest, Order::Newest, Order::Any][self.rng.index(3)];
                 Step::Settle(owner, 1 + self.rng.index(30), order)

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::buffer::wal::{HeldRecord, NewFrame, Seq, StoredFrame};
 use crate::record::Tag;
+use crate::rt::Marks;
 
 /// An owner, counted by first sight; other than its id, never given twice.
 pub(super) type Who = usize;
@@ -47,11 +48,26 @@ enum Status {
     Settled,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     id: u64,
     status: Status,
     sure: bool,
+    /// Records that the log was told the owner has.
+    told: Marks,
+    /// Those of them that are on the disk.
+    kept: Marks,
+}
+
+impl Entry {
+    fn new(id: u64, sure: bool) -> Entry {
+        Entry { id, status: Status::Owed, sure, told: Marks::default(), kept: Marks::default() }
+    }
+}
+
+/// Whether all of these are among the others.
+fn within(few: &Marks, many: &Marks) -> bool {
+    (0..few.bytes().len() * 8).all(|n| !few.has(n) || many.has(n))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +158,7 @@ impl Model {
                 sent.copy = faulty;
             }
             for &who in owners {
-                let entry = Entry { id: frame.time_ms, status: Status::Owed, sure: true };
-                self.owed.entry(who).or_default().insert(seq, entry);
+                self.owed.entry(who).or_default().insert(seq, Entry::new(frame.time_ms, true));
             }
             for id in &frame.holds {
                 if let Some(hold) = self.holds.get_mut(id) {
@@ -225,6 +240,22 @@ impl Model {
         self.set(who, seqs, Status::Settled);
     }
 
+    /// Frames that are out to `who`, and how many records each has.
+    pub(super) fn sizes(&self, who: Who) -> Vec<(Seq, usize)> {
+        let entries = self.owed.get(&who).into_iter().flatten().filter(|(_, e)| e.status == Status::Out);
+        let count = |e: &Entry| self.sent[&e.id].segs.iter().map(|seg| seg.2 as usize).sum();
+        entries.map(|(&seq, e)| (seq, count(e))).collect()
+    }
+
+    /// The log was told that `who` has those records of frames that are out.
+    pub(super) fn settled_partly(&mut self, who: Who, frames: &[(Seq, Marks)]) {
+        for (seq, marks) in frames {
+            if let Some(entry) = self.owed.get_mut(&who).and_then(|all| all.get_mut(seq)) {
+                entry.told.add(marks);
+            }
+        }
+    }
+
     fn set(&mut self, who: Who, seqs: &[Seq], status: Status) {
         for seq in seqs {
             if let Some(entry) = self.owed.get_mut(&who).and_then(|all| all.get_mut(seq)) {
@@ -242,6 +273,7 @@ impl Model {
                 entries.remove(&seq);
                 self.done.insert((who, seq));
             }
+            entries.values_mut().filter(|e| e.status == Status::Out).for_each(|e| e.kept = e.told.clone());
         }
     }
 
@@ -320,6 +352,19 @@ impl Model {
                     return Err(format!("owner {who}: frame {seq} has the content of another frame"));
                 }
                 entry.status = Status::Owed;
+                let done = frame.done.clone().unwrap_or_default();
+                if !within(&done, &entry.told) {
+                    return Err(format!("owner {who}: of frame {seq} records count as settled that are not"));
+                }
+                if !within(&entry.kept, &done) && !self.repeats && !self.forgive {
+                    return Err(format!(
+                        "owner {who}: records of frame {seq} were settled, their cursor synced, and came again"
+                    ));
+                }
+                entry.told = done.clone();
+                if power {
+                    entry.kept = done;
+                }
                 if !entry.sure {
                     entry.sure = power;
                     doubtful.push(id);
@@ -327,7 +372,7 @@ impl Model {
                 continue;
             }
             if self.repeats && self.done.remove(&(who, seq)) {
-                entries.insert(seq, Entry { id, status: Status::Owed, sure: true });
+                entries.insert(seq, Entry::new(id, true));
                 continue;
             }
             if self.done.contains(&(who, seq)) {
@@ -349,7 +394,7 @@ impl Model {
                 }
                 Stored::Yes | Stored::Maybe => {}
             }
-            entries.insert(seq, Entry { id, status: Status::Owed, sure: power });
+            entries.insert(seq, Entry::new(id, power));
             doubtful.push(id);
         }
         self.not_seen(who, &seen, power)?;
@@ -361,7 +406,7 @@ impl Model {
         let absent: Vec<(Seq, Entry)> = entries
             .iter()
             .filter(|(seq, _)| !seen.contains(seq))
-            .map(|(&seq, &entry)| (seq, entry))
+            .map(|(&seq, entry)| (seq, entry.clone()))
             .collect();
         for (seq, entry) in absent {
             match entry.status {

@@ -17,9 +17,9 @@ fn held(holds: usize) -> Shape {
 }
 
 /// Appends, verdicts, a segment sealed and used again, an owner that is stuck so that its frames move to its side log, a
-/// new owner, holds and their end.
+/// new owner, records that are settled before their frames, holds and their end.
 fn script() -> Vec<Step> {
-    use Step::{Append, Close, Kill, Maintain, NewOwner, Pull, Settle};
+    use Step::{Append, Close, Kill, Maintain, NewOwner, Part, Pull, Settle};
     let all = usize::MAX;
     let mut steps = vec![
         NewOwner,
@@ -29,6 +29,8 @@ fn script() -> Vec<Step> {
         Pull(0, 1 << 20),
         Pull(1, 100),
         Settle(0, 1, Order::Newest),
+        Part(0, 1),
+        Part(1, 1),
         Maintain(1100),
         Append(vec![Shape { owners: vec![0], bytes: 60, holds: 0, frees: 2 }]),
         Maintain(150),
@@ -51,6 +53,9 @@ fn script() -> Vec<Step> {
         Maintain(1100),
         Maintain(1100),
         Pull(1, 2000),
+        Part(1, 3),
+        Maintain(1100),
+        Part(1, 2),
         Settle(1, 2, Order::Oldest),
         Append(vec![frame(&[0], 60_000), frame(&[0], 60_000), frame(&[0], 60_000)]),
         Pull(0, 1 << 20),

@@ -171,11 +171,11 @@ fn thousands_of_unsettled_frames_survive_though_a_cursor_has_no_room_for_them() 
         let disk = Disk::new(1);
         let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
         let owner = log.owner("a", 1).unwrap();
-        for n in 0..300 {
-            log.append(&(0..10).map(|k| plain(owner, 20, n * 10 + k)).collect::<Vec<_>>()).unwrap();
+        for n in 0..150 {
+            log.append(&(0..100).map(|k| plain(owner, 20, n * 100 + k)).collect::<Vec<_>>()).unwrap();
         }
-        let all: Vec<Seq> = (1..=3000).collect();
-        log.handed_out(owner, &all, 3001);
+        let all: Vec<Seq> = (1..=15_000).collect();
+        log.handed_out(owner, &all, 15_001);
         let settled: Vec<Seq> = all.iter().copied().filter(|seq| seq % 3 == 0).collect();
         log.settle(owner, &settled);
         log.maintain(Instant::now() + Duration::from_secs(3600)).unwrap();
@@ -195,8 +195,8 @@ fn thousands_of_unsettled_frames_survive_though_a_cursor_has_no_room_for_them() 
         }
         assert!(seqs.is_sorted_by(|a, b| a < b));
         assert!(all.iter().filter(|&seq| seq % 3 != 0).all(|seq| seqs.binary_search(seq).is_ok()));
-        // What fits is known to be settled: the first 480 unsettled have 240 settled ones between them.
-        assert!(seqs.len() <= 3000 - 200, "{} of 3000 again", seqs.len());
+        // What fits is known to be settled: the first 8,000 unsettled have 4,000 settled ones between them.
+        assert!(seqs.len() <= 15_000 - 4_000, "{} of 15000 again", seqs.len());
         deliver(&mut log, owner, from);
         log.close().unwrap();
         let (_, opened) = Log::open(disk.mount(), options()).unwrap();

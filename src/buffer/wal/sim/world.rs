@@ -19,6 +19,7 @@ use crate::buffer::wal::{
     AppendError, Damage, Kind, Log, NewFrame, Opened, Options, OwnerId, Reader, Seq, Stats, StoredFrame,
 };
 use crate::record::{Seg, Tag};
+use crate::rt::Marks;
 
 pub(super) const SEGMENT: u64 = 256 * 1024;
 
@@ -31,6 +32,8 @@ pub(super) enum Step {
     Pull(Who, usize),
     /// The oldest, the newest or any of what is out: settle so many.
     Settle(Who, usize, Order),
+    /// Some records of as many frames that are out are settled.
+    Part(Who, usize),
     /// So many milliseconds later.
     Maintain(u64),
     /// An owner that was not there before.
@@ -414,6 +417,10 @@ impl World {
                 }
                 Ok(())
             }
+            Step::Part(who, n) => {
+                self.part(*who, *n);
+                Ok(())
+            }
             Step::Maintain(later) => self.maintain(*later),
             Step::NewOwner => {
                 let who = self.owners.len();
@@ -480,6 +487,22 @@ impl World {
                 self.disk.set_faults(*faults);
                 Ok(())
             }
+        }
+    }
+
+    fn part(&mut self, who: Who, n: usize) {
+        let mut out = self.model.sizes(who);
+        self.rng.shuffle(&mut out);
+        out.truncate(n);
+        let mut frames = Vec::new();
+        for (seq, records) in out {
+            let mut marks = Marks::default();
+            (0..records).filter(|_| self.rng.chance(600)).for_each(|n| marks.set(n));
+            frames.push((seq, marks));
+        }
+        if let (Some(id), Some(log)) = (self.owners[who].id, self.log.as_mut()) {
+            self.model.settled_partly(who, &frames);
+            log.settle_partly(id, frames);
         }
     }
 

@@ -165,6 +165,18 @@ fn gelf_is_graylogs() {
             r#""_t":"true","_l":"[1,\"q\"]","timestamp":1760000000.500}"#
         )
     );
+    for (level, written) in [(r#""Warning""#, "4"), (r#""7""#, "7"), (r#""fatal""#, r#""fatal""#), ("9", "9")]
+    {
+        let record = format!(
+            r#"{{"log":"a","log":"b","level":{level},"host":null,"a b/ü":1,"full_message":{{"x":true}}}}"#
+        );
+        let text = String::from_utf8(made(&mut e, NOW, &record).2).unwrap();
+        let rest = r#""_a_b___":1,"_full_message_x":"true","timestamp":1760000000.500}"#;
+        assert_eq!(text, format!(r#"{{"version":"1.1","short_message":"a","level":{written},{rest}"#));
+    }
+    for unfit in [r#"{"log":"x","level":1.5}"#, r#"{"log":null}"#] {
+        assert!(e.message(&entry_of(NOW, unfit), 0, b"t", NOW).unwrap().0.is_err(), "{unfit}");
+    }
     let bytes = entry_of(NOW, r#"{"host":"h"}"#);
     let (message, end) = e.message(&bytes, 0, b"t", NOW).unwrap();
     assert!(message.is_err());
