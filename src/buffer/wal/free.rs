@@ -49,6 +49,7 @@ impl Log {
             return Ok(Freed::default());
         }
         self.free_again = Some(now + self.sync_every);
+        self.spares.sweep();
         let mut freed = self.free()?;
         self.free_again = None;
         if self.is_to_be_thinned(now) && self.thin_out()? {

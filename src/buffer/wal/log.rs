@@ -392,7 +392,11 @@ impl Log {
             self.vfs.sync_dir()
         };
         if let Err(e) = begin() {
-            let _left = self.vfs.remove(&spare.name).or_else(|_| self.vfs.remove(&name));
+            // Under the one name or the other. A segment without a frame may have this one's name: it is removed only in the
+            // place of a spare that is gone.
+            if !self.spares.discard(spare.name) {
+                let _left = self.vfs.remove(&name);
+            }
             return Err(Trouble::Failed(format!("begin segment {name}"), e));
         }
         if let Some(last) = self.main.last_mut()

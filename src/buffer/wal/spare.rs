@@ -15,6 +15,8 @@ use super::vfs::{File, Vfs};
 /// Spares kept: the next one must be there when a segment is full. More would be space that nobody owes.
 pub(super) const KEPT: usize = 1;
 const ZEROS: usize = 1 << 20;
+/// Files that could not be removed and are tried again; more than that are left to the next start.
+const LEFT: usize = 64;
 
 /// A file of the standard size that nobody uses.
 pub(super) struct Spare {
@@ -27,6 +29,8 @@ struct Stock {
     ready: Vec<Spare>,
     /// One is being made.
     making: bool,
+    /// Files that nobody wants and that could not be removed.
+    left: Vec<String>,
 }
 
 /// The stock.
@@ -67,11 +71,34 @@ impl Spares {
         if !backlog || !self.is_short() {
             return self.lock().ready.pop();
         }
-        for spare in std::mem::take(&mut self.lock().ready) {
-            // One that stays is removed by the next start.
-            let _left = self.vfs.remove(&spare.name);
+        let ready = std::mem::take(&mut self.lock().ready);
+        for spare in ready {
+            self.discard(spare.name);
         }
         None
+    }
+
+    /// Removes a spare that nobody wants; one that resists is tried again by [`Spares::sweep`]. Says whether there was one.
+    pub(super) fn discard(&self, name: String) -> bool {
+        match self.vfs.remove(&name) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(_) => {
+                let mut stock = self.lock();
+                if stock.left.len() < LEFT {
+                    stock.left.push(name);
+                }
+                true
+            }
+        }
+    }
+
+    /// Tries again to remove what could not be removed. Nothing to do, nearly always.
+    pub(super) fn sweep(&self) {
+        let left = std::mem::take(&mut self.lock().left);
+        for name in left {
+            self.discard(name);
+        }
     }
 
     /// Whether less of the volume is free than appends have to leave.
@@ -134,7 +161,7 @@ impl Spares {
             file.sync()
         };
         if let Err(e) = fill() {
-            drop(self.vfs.remove(&name));
+            self.discard(name);
             return Err(e);
         }
         Ok(Spare { name, file })
