@@ -39,6 +39,8 @@ pub(super) struct Member {
     pub(super) restart: bool,
     /// It has run.
     pub(super) began: bool,
+    /// The task stops, and it was asked to.
+    pub(super) told: bool,
     pub(super) exit_code: Option<i32>,
     pub(super) reason: Option<String>,
     pub(super) restarts: u32,
@@ -53,6 +55,7 @@ impl Member {
     pub(super) fn remember(before: &ContainerView) -> Member {
         let mut member = Member {
             began: before.started_at.is_some(),
+            told: before.told_to_stop,
             restarts: before.restart_count,
             ..Member::default()
         };

@@ -280,6 +280,7 @@ impl<T: TaskHandle> Engine<'_, T> {
         };
         member.busy = Some(op);
         member.restart = false;
+        member.told |= op == Op::Stop;
         let (task, plan, router) = (Arc::clone(&self.task), plan.clone(), self.plan.firelens.clone());
         self.ops.spawn(async move {
             let result = match op {

@@ -73,6 +73,9 @@ pub struct ContainerView {
     pub finished_at: Option<i64>,
     /// Its first process.
     pub pid: Option<i32>,
+    /// It ran when the task stopped, and was told to end: not a field of ECS's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub told_to_stop: bool,
     /// What it printed last, where it ended badly: not a field of ECS's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last_words: Vec<String>,
@@ -119,6 +122,7 @@ impl View {
                     started_at: state.started,
                     finished_at: state.finished,
                     pid: state.pid,
+                    told_to_stop: member.told,
                     last_words: Vec::new(),
                 }
             })
@@ -142,23 +146,20 @@ impl View {
         }
     }
 
-    /// The code of the first essential container that ended badly, else of the first that ended.
+    /// The code of the first essential container that ended badly, else of the first that ended by itself, else of the
+    /// first.
     pub fn exit_code(&self) -> Option<i32> {
         let mut essential: Vec<&ContainerView> = self.containers.iter().filter(|c| c.essential).collect();
         essential.sort_by_key(|c| c.finished_at.unwrap_or(i64::MAX));
         let bad = essential.iter().copied().filter(|c| self.ended_badly(c));
-        bad.chain(essential.iter().copied()).find_map(|c| c.exit_code)
+        let by_itself = essential.iter().copied().filter(|c| !c.told_to_stop);
+        bad.chain(by_itself).chain(essential.iter().copied()).find_map(|c| c.exit_code)
     }
 
     /// A container that ended with another code than 0 by itself: not because the task had ended and it was told to stop.
     pub fn ended_badly(&self, c: &ContainerView) -> bool {
         let Some(code) = c.exit_code else { return c.reason.is_some() };
-        let after = match (self.stop_code, self.execution_stopped_at, c.finished_at) {
-            (Some(StopCode::UserInitiated), ..) => true,
-            (_, Some(stopped), Some(finished)) => finished > stopped,
-            _ => false,
-        };
-        let stopped = after && c.reason.is_none() && STOPPED.contains(&code);
+        let stopped = c.told_to_stop && c.reason.is_none() && STOPPED.contains(&code);
         code != 0 && !stopped
     }
 }
