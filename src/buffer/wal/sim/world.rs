@@ -709,7 +709,11 @@ impl World {
                 let refused = self.refused;
                 self.append(&[Shape { owners, bytes: 1000, holds: 0, frees }])?;
                 if self.refused > refused {
-                    return Err("everything is settled, and the log has no room for 1000 bytes".to_owned());
+                    let sizes: Vec<_> =
+                        self.disk.names().into_iter().map(|n| (self.disk.size_of(&n), n)).collect();
+                    return Err(format!(
+                        "everything is settled, and the log has no room for 1000 bytes; {sizes:?}"
+                    ));
                 }
             }
         }
