@@ -276,8 +276,13 @@ impl Connection {
                     if room.oversize.is_some() {
                         self.oversize = room.oversize;
                     }
-                    self.buf.reserve(room.target.saturating_sub(self.buf.len()));
-                    // Growing in place may take more than was asked for.
+                    if self.buf.capacity() < room.target {
+                        // Not `reserve`: that may take twice what was asked for, and hundreds of connections that each have a
+                        // part of a frame would then hold twice the budget.
+                        let mut larger = BytesMut::with_capacity(room.target);
+                        larger.extend_from_slice(&self.buf);
+                        self.buf = larger;
+                    }
                     self.charge.grow_to(self.buf.capacity() as u64);
                     match self.conn.try_read(&mut self.buf, room.most) {
                         Ok(0) => return End::Eof,
