@@ -15,8 +15,8 @@ import threading
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
-from common import Feed, fed, judged, router, wanted
-from security import came_back, front, lines_of, there_and_back
+from common import Feed, judged, router, wanted
+from security import all_there_and_back, front, lines_of, there_and_back
 from support import kafka, suite
 from support.router import free_port
 
@@ -160,13 +160,7 @@ def msk_lets_its_tokens_in():
         for name in ways:
             broker.topic(name)
         with router(conf, [port], environment(**KEYS)) as r:
-            feeds = {name: Feed(port, name, 5, tag="out." + name) for name in ways}
-            [f.start() for f in feeds.values()]
-            fed(feeds.values(), 60)
-            for name, feed in feeds.items():
-                came_back(r, name, feed)
-            r.stop()
-            assert " error " not in r.messages(), r.messages()
+            feeds = all_there_and_back(r, port, ways)
         assert set(gate.said) == {"good"}, gate.said
         good = len(gate.said)
         for name, feed in feeds.items():

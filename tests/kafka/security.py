@@ -46,6 +46,18 @@ def came_back(r, topic, feed):
     assert set(counts) == wanted([feed])
 
 
+def all_there_and_back(r, port, topics):
+    """Sends records through each of the topics and stops the router, which has no error to tell. The feeds, by topic."""
+    feeds = {name: Feed(port, name, 5, tag="out." + name) for name in topics}
+    [f.start() for f in feeds.values()]
+    fed(feeds.values(), 60)
+    for name, feed in feeds.items():
+        came_back(r, name, feed)
+    r.stop()
+    assert " error " not in r.messages(), r.messages()
+    return feeds
+
+
 def lines_of(r, label):
     """What the router says of one output or input."""
     return "".join(line for line in r.messages().splitlines(True) if "=%s " % label in line)
@@ -66,13 +78,7 @@ def it_signs_in():
         for name, *_ in ways:
             broker.topic(name, 2)
         with router(text, [port]) as r:
-            feeds = {name: Feed(port, name, 5, tag="out." + name) for name, *_ in ways}
-            [f.start() for f in feeds.values()]
-            fed(feeds.values(), 60)
-            for name, feed in feeds.items():
-                came_back(r, name, feed)
-            r.stop()
-            assert " error " not in r.messages(), r.messages()
+            feeds = all_there_and_back(r, port, [name for name, *_ in ways])
         for name, feed in feeds.items():
             judged(broker, name, wanted([feed]))
         return ", ".join(feeds)

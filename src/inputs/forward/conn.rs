@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::frames::{self, Settings};
 use super::repeats::{Claim, Met, Repeat, Sender};
+use super::room::{Room, Wish, room_to_read};
 use crate::inputs::{InputContext, Intake};
 use crate::net::Conn;
 use crate::record::{AckWait, Verdict};
@@ -25,13 +26,11 @@ use crate::rt::Charge;
 use crate::wire::forward::{Decoder, Fatal, Next, ack};
 
 /// One read. Small enough that 500 connections fit the budget and take turns, large enough to cost little.
-const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 /// A drain ends when the client has been quiet this long.
 const QUIET: Duration = Duration::from_millis(200);
 /// A rest of a read up to this size is moved to a buffer of its own size.
 const SMALL: usize = 8 * 1024;
-/// Declared lengths up to this are believed while half of the memory is free.
-const PLENTY: usize = 1 << 20;
 /// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
 const MAX_DUE: usize = 4096;
 /// How long the right to pass the budget is kept while what was read with it waits for an output.
@@ -182,11 +181,8 @@ impl Connection {
         while !self.due.is_empty() {
             let settled = Arc::clone(&self.settled);
             let wake = settled.notified();
-            while may_write && !self.due.is_empty() {
-                match self.write_acks().await {
-                    Ok(()) => break,
-                    Err(_) => may_write = false,
-                }
+            if may_write && self.write_acks().await.is_err() {
+                may_write = false;
             }
             if !may_write {
                 self.settle_unwritten();
@@ -480,93 +476,4 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// What a connection wants for its next read.
-#[derive(Clone, Copy)]
-struct Wish {
-    /// Bytes in the buffer.
-    buffered: usize,
-    /// Bytes of the frame at hand that must be there before another look.
-    need: usize,
-    /// What the buffer takes of the budget already.
-    charged: u64,
-    max_frame: usize,
-    has_oversize: bool,
-    /// How long the client may be quiet; it is not quiet while bytes wait in the socket for memory.
-    quiet: Option<Duration>,
-}
-
-enum Room {
-    Granted(Grant),
-    /// Nothing came for so long.
-    Quiet,
-}
-
-/// Room for the next read.
-struct Grant {
-    /// Bytes the buffer may hold.
-    target: usize,
-    /// Most bytes to read: to the end of a large frame and no further, so that nothing has to be moved after it.
-    most: usize,
-    charge: Charge,
-    oversize: Option<OwnedSemaphorePermit>,
-    turn: Option<OwnedSemaphorePermit>,
-}
-
-/// Waits until there is something to read and room to read it into.
-///
-/// `turn` is the one that is kept from the read before, if any: it is good for what is there already.
-async fn room_to_read(
-    cx: &InputContext,
-    conn: &Conn,
-    wish: Wish,
-    turn: Option<OwnedSemaphorePermit>,
-) -> std::io::Result<Room> {
-    let turn = tokio::select! {
-        biased;
-        result = conn.readable() => result.map(|()| turn)?,
-        () = std::future::ready(()) => None,
-    };
-    match wish.quiet {
-        None => conn.readable().await?,
-        Some(quiet) => match tokio::time::timeout(quiet, conn.readable()).await {
-            Ok(result) => result?,
-            Err(_) => return Ok(Room::Quiet),
-        },
-    }
-    // What counts is inside already: a frame of which a part is here waits like one that has not begun, and a frame
-    // larger than the limit is still read whole.
-    cx.meter.below_limit().await;
-    let Wish { buffered, need, charged, max_frame, has_oversize, .. } = wish;
-    let plenty = need <= PLENTY && cx.budget.used() + need as u64 <= cx.budget.limit() / 2;
-    // A declared length is believed at once only while memory is plentiful; else the buffer never becomes more than
-    // four times what has been received.
-    let believed = if plenty { need } else { need.min(buffered.saturating_mul(4)) };
-    let target = believed.max(buffered + READ / 4).max(READ).min(max_frame + READ);
-    let most = if need > buffered + READ { need - buffered } else { usize::MAX };
-    let more = (target as u64).saturating_sub(charged);
-    // The turn comes first, so that memory is not lent to those that wait for theirs; and is given back before a wait for
-    // memory, which only others' turns can free.
-    let turn = match turn {
-        Some(turn) => Some(turn),
-        None => cx.budget.turn().await,
-    };
-    let grant = |charge, oversize, turn| Ok(Room::Granted(Grant { target, most, charge, oversize, turn }));
-    if has_oversize {
-        return grant(cx.budget.take(more), None, turn);
-    }
-    if let Some(charge) = cx.budget.try_take(more) {
-        return grant(charge, None, turn);
-    }
-    drop(turn);
-    let (charge, oversize) = if buffered == 0 {
-        (cx.budget.wait_take(more).await, None)
-    } else {
-        tokio::select! {
-            charge = cx.budget.wait_take(more) => (charge, None),
-            oversize = cx.budget.oversize() => (cx.budget.take(more), oversize),
-        }
-    };
-    grant(charge, oversize, cx.budget.turn().await)
 }

@@ -7,6 +7,7 @@
 mod conn;
 mod frames;
 mod repeats;
+mod room;
 mod server;
 
 use std::sync::Arc;

@@ -82,17 +82,25 @@ fn structure_sse2(run: &[u8; RUN]) -> (u32, u32) {
     (low.0 | high.0 << 16, low.1 | high.1 << 16)
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+const LOW: u64 = !HIGH;
+
+/// The high bits of eight bytes, in one.
+#[inline]
+fn gather(high: u64) -> u32 {
+    ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
 /// The same as [`structure`], eight bytes at a time, for other processors.
 #[inline]
 pub fn structure_portable(run: &[u8; RUN]) -> (u32, u32) {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     let bits = |byte: u64| {
         [24, 16, 8, 0].into_iter().fold(0, |bits, at| {
             let w = word(run, at) ^ (ONES * byte);
             // Sums of seven bits carry into no other byte, so each byte is judged exactly.
-            let found = !(((w & !HIGH) + !HIGH) | w) & HIGH;
-            bits << 8 | ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+            let found = !(((w & LOW) + LOW) | w) & HIGH;
+            bits << 8 | gather(found)
         })
     };
     (bits(0x5c), bits(0x22))
@@ -101,9 +109,6 @@ pub fn structure_portable(run: &[u8; RUN]) -> (u32, u32) {
 /// The same as [`mask`], eight bytes at a time, for other processors.
 #[inline]
 pub fn portable(run: &[u8; RUN]) -> u32 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    const LOW: u64 = !HIGH;
     let mut mask = 0;
     for at in [24, 16, 8, 0] {
         let w = word(run, at);
@@ -114,8 +119,7 @@ pub fn portable(run: &[u8; RUN]) -> u32 {
         let backslash = !((low ^ (ONES * 0x5c)) + LOW);
         let del = low + ONES;
         let found = (control | quote | backslash | del | w) & HIGH;
-        // Gathers the eight high bits into one byte.
-        mask = mask << 8 | ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
+        mask = mask << 8 | gather(found);
     }
     mask
 }

@@ -1,0 +1,105 @@
+//! Room for the next read of a connection: bytes to read, memory to read them into, and a turn.
+//!
+//! Enters: what the connection wants. Leaves: a grant, once there is something to read. Holds no buffer meanwhile. Can go
+//! wrong: the socket fails; the client is quiet for longer than it may be.
+
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::conn::READ;
+use crate::inputs::InputContext;
+use crate::net::Conn;
+use crate::rt::Charge;
+
+/// Declared lengths up to this are believed while half of the memory is free.
+const PLENTY: usize = 1 << 20;
+
+/// What a connection wants for its next read.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    /// Bytes in the buffer.
+    pub(super) buffered: usize,
+    /// Bytes of the frame at hand that must be there before another look.
+    pub(super) need: usize,
+    /// What the buffer takes of the budget already.
+    pub(super) charged: u64,
+    pub(super) max_frame: usize,
+    pub(super) has_oversize: bool,
+    /// How long the client may be quiet; it is not quiet while bytes wait in the socket for memory.
+    pub(super) quiet: Option<Duration>,
+}
+
+pub(super) enum Room {
+    Granted(Grant),
+    /// Nothing came for so long.
+    Quiet,
+}
+
+/// Room for the next read.
+pub(super) struct Grant {
+    /// Bytes the buffer may hold.
+    pub(super) target: usize,
+    /// Most bytes to read: to the end of a large frame and no further, so that nothing has to be moved after it.
+    pub(super) most: usize,
+    pub(super) charge: Charge,
+    pub(super) oversize: Option<OwnedSemaphorePermit>,
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Waits until there is something to read and room to read it into.
+///
+/// `turn` is the one that is kept from the read before, if any: it is good for what is there already.
+pub(super) async fn room_to_read(
+    cx: &InputContext,
+    conn: &Conn,
+    wish: Wish,
+    turn: Option<OwnedSemaphorePermit>,
+) -> std::io::Result<Room> {
+    let turn = tokio::select! {
+        biased;
+        result = conn.readable() => result.map(|()| turn)?,
+        () = std::future::ready(()) => None,
+    };
+    match wish.quiet {
+        None => conn.readable().await?,
+        Some(quiet) => match tokio::time::timeout(quiet, conn.readable()).await {
+            Ok(result) => result?,
+            Err(_) => return Ok(Room::Quiet),
+        },
+    }
+    // What counts is inside already: a frame of which a part is here waits like one that has not begun, and a frame
+    // larger than the limit is still read whole.
+    cx.meter.below_limit().await;
+    let Wish { buffered, need, charged, max_frame, has_oversize, .. } = wish;
+    let plenty = need <= PLENTY && cx.budget.used() + need as u64 <= cx.budget.limit() / 2;
+    // A declared length is believed at once only while memory is plentiful; else the buffer never becomes more than
+    // four times what has been received.
+    let believed = if plenty { need } else { need.min(buffered.saturating_mul(4)) };
+    let target = believed.max(buffered + READ / 4).max(READ).min(max_frame + READ);
+    let most = if need > buffered + READ { need - buffered } else { usize::MAX };
+    let more = (target as u64).saturating_sub(charged);
+    // The turn comes first, so that memory is not lent to those that wait for theirs; and is given back before a wait for
+    // memory, which only others' turns can free.
+    let turn = match turn {
+        Some(turn) => Some(turn),
+        None => cx.budget.turn().await,
+    };
+    let grant = |charge, oversize, turn| Ok(Room::Granted(Grant { target, most, charge, oversize, turn }));
+    if has_oversize {
+        return grant(cx.budget.take(more), None, turn);
+    }
+    if let Some(charge) = cx.budget.try_take(more) {
+        return grant(charge, None, turn);
+    }
+    drop(turn);
+    let (charge, oversize) = if buffered == 0 {
+        (cx.budget.wait_take(more).await, None)
+    } else {
+        tokio::select! {
+            charge = cx.budget.wait_take(more) => (charge, None),
+            oversize = cx.budget.oversize() => (cx.budget.take(more), oversize),
+        }
+    };
+    grant(charge, oversize, cx.budget.turn().await)
+}
