@@ -183,6 +183,8 @@ impl Connection {
             let wake = settled.notified();
             if may_write && self.write_acks().await.is_err() {
                 may_write = false;
+                // Who still listens must learn that no more acks come.
+                self.conn.close();
             }
             if !may_write {
                 self.settle_unwritten();
@@ -213,6 +215,10 @@ impl Connection {
         // Set once the peer's writes fail: what is left in the socket is read to its end.
         let mut reading_ends = false;
         loop {
+            if self.due.front().is_some_and(|due| due.verdict() != Verdict::Pending) {
+                // The client may be slow to take its acks: others do not wait for that.
+                self.turn = None;
+            }
             if let Err(end) = self.write_acks().await {
                 return end;
             }

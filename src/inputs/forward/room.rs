@@ -3,6 +3,8 @@
 //! Enters: what the connection wants. Leaves: a grant, once there is something to read. Holds no buffer meanwhile. Can go
 //! wrong: the socket fails; the client is quiet for longer than it may be.
 
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -49,18 +51,15 @@ pub(super) struct Grant {
 
 /// Waits until there is something to read and room to read it into.
 ///
-/// `turn` is the one that is kept from the read before, if any: it is good for what is there already.
+/// `turn` is the one that is kept from the read before, if any: it is good for what is there already, and whoever has to
+/// wait gives it back. Sixteen that wait for their own output would else stop every source.
 pub(super) async fn room_to_read(
     cx: &InputContext,
     conn: &Conn,
     wish: Wish,
     turn: Option<OwnedSemaphorePermit>,
 ) -> std::io::Result<Room> {
-    let turn = tokio::select! {
-        biased;
-        result = conn.readable() => result.map(|()| turn)?,
-        () = std::future::ready(()) => None,
-    };
+    let turn = turn.filter(|_| is_ready(conn.readable()) && is_ready(cx.meter.below_limit()));
     match wish.quiet {
         None => conn.readable().await?,
         Some(quiet) => match tokio::time::timeout(quiet, conn.readable()).await {
@@ -102,4 +101,67 @@ pub(super) async fn room_to_read(
         }
     };
     grant(charge, oversize, cx.budget.turn().await)
+}
+
+/// Whether it is over without a wait.
+fn is_ready(future: impl Future) -> bool {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::inputs::testing::Bench;
+    use crate::net::Listener;
+
+    const WISH: Wish =
+        Wish { buffered: 1, need: 1 << 20, charged: 0, max_frame: 6 << 20, has_oversize: false, quiet: None };
+
+    /// All turns but those that can be had.
+    async fn turns(cx: &InputContext) -> Vec<OwnedSemaphorePermit> {
+        let mut turns = Vec::new();
+        let mut next = Box::pin(cx.budget.turn());
+        while let std::task::Poll::Ready(turn) = next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            turns.push(turn.unwrap());
+            next = Box::pin(cx.budget.turn());
+        }
+        turns
+    }
+
+    #[tokio::test]
+    async fn a_kept_turn_is_used_at_once_or_given_back_before_a_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.sock");
+        let listener = Listener::unix(path.to_str().unwrap(), None).await.unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        let mut conn = listener.accept().await.unwrap();
+        // A socket counts as readable until a read has found nothing.
+        assert!(conn.try_read(&mut BytesMut::with_capacity(1), 1).is_err());
+        let cx = Bench::with_limit(1000).context();
+
+        let mut all = turns(&cx).await;
+        let mut quiet = Box::pin(room_to_read(&cx, &conn, WISH, all.pop()));
+        assert!(!is_ready(quiet.as_mut()));
+        all.extend(turns(&cx).await);
+        assert_eq!(all.len(), 16, "given back while nothing is there to read");
+        drop(quiet);
+
+        client.write_all(b"there").await.unwrap();
+        conn.readable().await.unwrap();
+        let full = cx.meter.charge(1000);
+        let mut limited = Box::pin(room_to_read(&cx, &conn, WISH, all.pop()));
+        assert!(!is_ready(limited.as_mut()));
+        all.extend(turns(&cx).await);
+        assert_eq!(all.len(), 16, "given back while the input is at its limit");
+        drop((limited, full));
+
+        let kept = all.pop();
+        assert!(
+            matches!(room_to_read(&cx, &conn, WISH, kept).await, Ok(Room::Granted(g)) if g.turn.is_some())
+        );
+    }
 }
