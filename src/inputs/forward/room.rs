@@ -70,12 +70,9 @@ pub(super) async fn room_to_read(
     // What counts is inside already: a frame of which a part is here waits like one that has not begun, and a frame
     // larger than the limit is still read whole.
     cx.meter.below_limit().await;
-    let Wish { buffered, need, charged, max_frame, has_oversize, .. } = wish;
+    let Wish { buffered, need, charged, has_oversize, .. } = wish;
     let plenty = need <= PLENTY && cx.budget.used() + need as u64 <= cx.budget.limit() / 2;
-    // A declared length is believed at once only while memory is plentiful; else the buffer never becomes more than
-    // four times what has been received.
-    let believed = if plenty { need } else { need.min(buffered.saturating_mul(4)) };
-    let target = believed.max(buffered + READ / 4).max(READ).min(max_frame + READ);
+    let target = target(&wish, plenty);
     let most = if need > buffered + READ { need - buffered } else { usize::MAX };
     let more = (target as u64).saturating_sub(charged);
     // The turn comes first, so that memory is not lent to those that wait for theirs; and is given back before a wait for
@@ -103,6 +100,24 @@ pub(super) async fn room_to_read(
     grant(charge, oversize, cx.budget.turn().await)
 }
 
+/// Bytes that the buffer is to hold. A declared length is believed at once only while memory is plentiful; else the buffer
+/// never becomes more than four times what has been received. Where no end is declared it grows by half, so that all the
+/// copying from one buffer to the next is linear.
+fn target(wish: &Wish, plenty: bool) -> usize {
+    let Wish { buffered, need, charged, max_frame, .. } = *wish;
+    let has = usize::try_from(charged).unwrap_or(usize::MAX);
+    let grown = if has > buffered && has >= need {
+        has
+    } else if need <= buffered + READ {
+        need.max(buffered + (READ / 4).max(buffered / 2))
+    } else if plenty {
+        need
+    } else {
+        need.min(buffered.saturating_mul(4)).max(buffered + READ / 4)
+    };
+    grown.max(READ).min(max_frame + READ)
+}
+
 /// Whether it is over without a wait.
 fn is_ready(future: impl Future) -> bool {
     pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -121,7 +136,24 @@ mod tests {
     const WISH: Wish =
         Wish { buffered: 1, need: 1 << 20, charged: 0, max_frame: 6 << 20, has_oversize: false, quiet: None };
 
-    /// All turns but those that can be had.
+    #[test]
+    fn a_frame_without_a_declared_end_is_copied_a_few_times_and_a_declared_one_never_past_its_end() {
+        let (mut has, mut steps) = (0, 0);
+        while has < 6 << 20 {
+            let wish = Wish { buffered: has, need: has + 1, charged: has as u64, ..WISH };
+            let next = target(&wish, false);
+            assert!(next > has && next <= (has * 3 / 2).max(READ), "{next} after {has}");
+            (has, steps) = (next, steps + 1);
+        }
+        assert!(steps < 15, "{steps} steps");
+        let wish = Wish { buffered: 300_000, need: 310_000, charged: 310_000, ..WISH };
+        assert_eq!(target(&wish, true), 310_000);
+        let wish = Wish { buffered: 65_536, need: 310_000, charged: 65_536, ..WISH };
+        assert_eq!((target(&wish, true), target(&wish, false)), (310_000, 262_144));
+        assert_eq!(target(&Wish { need: usize::MAX, ..wish }, false), 262_144);
+    }
+
+    /// The turns that can be had.
     async fn turns(cx: &InputContext) -> Vec<OwnedSemaphorePermit> {
         let mut turns = Vec::new();
         let mut next = Box::pin(cx.budget.turn());
