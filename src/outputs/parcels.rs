@@ -23,16 +23,18 @@ struct Parcel {
     /// Records without a fate.
     left: u64,
     bad: Vec<Bad>,
-    /// Where records begin that CloudWatch has and the log does not know of.
+    /// Where records begin that the peer has and the log does not know of.
     through: Vec<u32>,
 }
 
 /// A record that the output does not have.
-struct Bad {
+pub(super) struct Bad {
     start: usize,
     end: usize,
     why: DropReason,
     detail: Arc<str>,
+    /// None of its pieces is still on its way.
+    over: bool,
 }
 
 /// All that are unsettled.
@@ -86,12 +88,12 @@ impl Parcels {
         let Some(Some(parcel)) = self.slots.get_mut(id as usize) else { return };
         let (start, end) = range;
         if !parcel.bad.iter().rev().any(|b| b.start == start) {
-            parcel.bad.push(Bad { start, end, why, detail: Arc::clone(detail) });
+            parcel.bad.push(Bad { start, end, why, detail: Arc::clone(detail), over: false });
         }
     }
 
-    /// Of the `records` that are about to be finished, those that did not become [`Parcels::bad`] are through: where they
-    /// begin. Remembered only while others of the delivery are not.
+    /// Where the `records` begin that are about to be finished: through, unless they became [`Parcels::bad`]. Remembered
+    /// only while others of the delivery are not finished.
     pub(super) fn through(
         &mut self,
         id: ParcelId,
@@ -101,8 +103,12 @@ impl Parcels {
     ) {
         let Some(Some(parcel)) = self.slots.get_mut(id as usize) else { return };
         if parcel.left > records && parcel.delivery.is_stored() {
-            let bad = &parcel.bad;
-            parcel.through.extend(begin.filter(|at| !bad.iter().any(|b| b.start == *at as usize)));
+            for at in begin {
+                match parcel.bad.iter_mut().find(|b| b.start == at as usize) {
+                    Some(bad) => bad.over = true,
+                    None => parcel.through.push(at),
+                }
+            }
             self.tell.get_or_insert(now + STUCK);
         }
     }
@@ -117,7 +123,7 @@ impl Parcels {
         }
         let parcel = slot.take()?;
         self.free.push(id);
-        Some(Settled(parcel))
+        Some(Settled::Whole(parcel.delivery, parcel.bad))
     }
 
     /// When [`Parcels::tell`] has something to do.
@@ -125,13 +131,20 @@ impl Parcels {
         self.tell
     }
 
-    /// Tells the log what is through of deliveries that wait for a stuck stream, so that it does not come again.
-    pub(super) fn tell(&mut self, now: Instant) {
+    /// Tells the log what is through of deliveries that wait for a stuck stream, so that it does not come again. What is
+    /// bad of them is settled now, for the same reason.
+    pub(super) fn tell(&mut self, now: Instant) -> Vec<Settled> {
         if self.tell.is_none_or(|first| now < first) {
-            return;
+            return Vec::new();
         }
         self.tell = None;
-        self.slots.iter_mut().flatten().for_each(Parcel::tell_log);
+        let parcels = self.slots.iter_mut().flatten();
+        parcels
+            .flat_map(|parcel| {
+                parcel.tell_log();
+                parcel.take_bad()
+            })
+            .collect()
     }
 }
 
@@ -150,49 +163,84 @@ impl Parcel {
         }
         through.sort_unstable();
         let mut through = through.into_iter().peekable();
-        let bytes = &self.delivery.chunk.bytes;
-        let mut at = 0;
-        let numbers = (0..).map_while(|n| {
-            let begins = at;
-            at = msgpack::skip(bytes, at).ok()?;
-            Some((n, begins))
-        });
-        self.delivery.partly(numbers.filter_map(|(n, begins)| {
+        self.delivery.partly(numbered(&self.delivery.chunk).filter_map(|(n, begins)| {
             while through.next_if(|t| (*t as usize) < begins).is_some() {}
             through.next_if(|t| *t as usize == begins).map(|_| n)
         }));
     }
+
+    /// The bad records that have their fate, each run of them as a delivery of its own. What is merely empty stays: nobody
+    /// would notice it again.
+    fn take_bad(&mut self) -> Vec<Settled> {
+        let over = |b: &Bad| b.over && b.why != DropReason::Empty;
+        let Parcel { delivery, bad, .. } = self;
+        let (taken, kept) = std::mem::take(bad).into_iter().partition(over);
+        *bad = kept;
+        let chunk = Arc::clone(&delivery.chunk);
+        let runs = runs(taken, &chunk);
+        let begins: Vec<usize> =
+            if runs.is_empty() { Vec::new() } else { numbered(&chunk).map(|(_, at)| at).collect() };
+        let number = |at: usize| begins.partition_point(|begins| *begins < at);
+        let of = |(bad, count): (Bad, u64)| {
+            let records = number(bad.start)..number(bad.end);
+            let part = delivery.take_part(chunk.part(bad.start, bad.end, count), records);
+            Settled::Bad(part, bad.why, bad.detail.to_string())
+        };
+        runs.into_iter().map(of).collect()
+    }
 }
 
-/// A delivery whose records all have their fate.
-pub(super) struct Settled(Parcel);
+/// The records of a chunk: their number, and where they begin.
+fn numbered(chunk: &Chunk) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = 0;
+    (0..).map_while(move |n| {
+        let begins = at;
+        at = msgpack::skip(&chunk.bytes, at).ok()?;
+        Some((n, begins))
+    })
+}
+
+/// What has its fate.
+pub(super) enum Settled {
+    /// A delivery, all of it, and what is bad of it.
+    Whole(Delivery, Vec<Bad>),
+    /// Records that were taken from a delivery, all bad for one reason, with what was wrong.
+    Bad(Delivery, DropReason, String),
+}
 
 impl Settled {
     /// Gives it its verdict.
     pub(super) async fn settle(self) {
-        let Parcel { delivery, mut bad, .. } = self.0;
-        if bad.is_empty() {
-            return delivery.delivered();
-        }
-        bad.sort_unstable_by_key(|b| b.start);
-        let chunk = Arc::clone(&delivery.chunk);
-        let mut lost: Vec<Lost> = Vec::new();
-        let mut run: Option<(Bad, u64)> = None;
-        for next in bad {
-            match &mut run {
-                Some((first, count)) if first.end == next.start && first.same(&next, &chunk) => {
-                    first.end = next.end;
-                    *count += 1;
-                }
-                _ => {
-                    let before = run.replace((next, 1));
-                    lost.extend(before.map(|r| letter(&chunk, r)));
-                }
+        match self {
+            Settled::Whole(delivery, bad) if bad.is_empty() => delivery.delivered(),
+            Settled::Whole(delivery, bad) => {
+                let chunk = Arc::clone(&delivery.chunk);
+                let lost = |(bad, count): (Bad, u64)| Lost {
+                    part: chunk.part(bad.start, bad.end, count),
+                    why: bad.why,
+                    detail: bad.detail.to_string(),
+                };
+                delivery.divided(runs(bad, &chunk).into_iter().map(lost).collect()).await;
             }
+            Settled::Bad(part, why, detail) => part.give_up(why, detail).await,
         }
-        lost.extend(run.map(|r| letter(&chunk, r)));
-        delivery.divided(lost).await;
     }
+}
+
+/// Bad records that can stand in one letter, as one, with their number.
+fn runs(mut bad: Vec<Bad>, chunk: &Chunk) -> Vec<(Bad, u64)> {
+    bad.sort_unstable_by_key(|b| b.start);
+    let mut runs: Vec<(Bad, u64)> = Vec::new();
+    for next in bad {
+        match runs.last_mut() {
+            Some((first, count)) if first.end == next.start && first.same(&next, chunk) => {
+                first.end = next.end;
+                *count += 1;
+            }
+            _ => runs.push((next, 1)),
+        }
+    }
+    runs
 }
 
 impl Bad {
@@ -201,10 +249,6 @@ impl Bad {
         let segment = |end: usize| chunk.segs.iter().position(|seg| end <= seg.end);
         self.why == other.why && self.detail == other.detail && segment(self.end) == segment(other.end)
     }
-}
-
-fn letter(chunk: &Chunk, (bad, count): (Bad, u64)) -> Lost {
-    Lost { part: chunk.part(bad.start, bad.end, count), why: bad.why, detail: bad.detail.to_string() }
 }
 
 #[cfg(test)]
@@ -258,6 +302,21 @@ mod tests {
         assert_eq!(all, [1, 3, 0]);
     }
 
+    /// Four entries of ten bytes.
+    fn entries(tag: &[u8]) -> Arc<Chunk> {
+        let mut bytes = Vec::new();
+        (0..4).for_each(|_| msgpack::write_str(&mut bytes, b"123456789"));
+        let seg = Seg { tag: Tag::new(tag), end: 40, count: 4 };
+        let charge = Budget::new(1000).take(40);
+        Arc::new(Chunk {
+            bytes: bytes.into(),
+            segs: [seg].into_iter().collect(),
+            count: 4,
+            charge,
+            meter: None,
+        })
+    }
+
     #[derive(Default)]
     struct Log(std::sync::Mutex<Vec<(u64, Option<Vec<usize>>)>>);
 
@@ -277,32 +336,19 @@ mod tests {
         let log = Arc::new(Log::default());
         let keeper = || Arc::clone(&log) as Arc<dyn Keeper>;
         let heard = || std::mem::take(&mut *log.0.lock().unwrap());
-        let entries = |tag: &[u8]| {
-            let mut bytes = Vec::new();
-            (0..4).for_each(|_| msgpack::write_str(&mut bytes, b"123456789"));
-            let seg = Seg { tag: Tag::new(tag), end: 40, count: 4 };
-            let charge = Budget::new(1000).take(40);
-            Arc::new(Chunk {
-                bytes: bytes.into(),
-                segs: [seg].into_iter().collect(),
-                count: 4,
-                charge,
-                meter: None,
-            })
-        };
         let now = Instant::now();
         // Of the second, a start has left out records 0 and 2 of its frame.
         tx.push(tx.stored(entries(b"a"), now, None, keeper(), (7, None))).await;
         tx.push(tx.stored(entries(b"b"), now, None, keeper(), (8, Some(vec![1, 3, 4, 5].into())))).await;
         let mut parcels = Parcels::default();
         let (a, b) = (parcels.add(rx.recv().await.unwrap()), parcels.add(rx.recv().await.unwrap()));
-        parcels.bad(a, (10, 20), DropReason::Rejected, &"bad".into());
+        parcels.bad(a, (10, 20), DropReason::Empty, &"bad".into());
         parcels.through(a, 3, [20, 10, 0].into_iter(), now);
         parcels.through(b, 1, [10].into_iter(), now);
         assert!(parcels.finish(a, 3).is_none() && parcels.finish(b, 1).is_none());
-        parcels.tell(now);
+        assert!(parcels.tell(now).is_empty());
         assert_eq!(heard(), []);
-        parcels.tell(parcels.next_tell().unwrap());
+        assert!(parcels.tell(parcels.next_tell().unwrap()).is_empty());
         assert_eq!(heard(), [(7, Some(vec![0, 2])), (8, Some(vec![3]))]);
         assert_eq!(parcels.next_tell(), None);
         parcels.through(a, 1, [30].into_iter(), now);
@@ -313,5 +359,72 @@ mod tests {
         assert!(parcels.finish(b, 1).is_none());
         drop(parcels);
         assert_eq!(heard(), [(8, Some(vec![5]))]);
+    }
+
+    #[tokio::test]
+    async fn bad_records_of_a_stuck_delivery_are_lettered_at_once_and_the_log_hears_when_they_are_on_disk() {
+        let (letters, mut inbox) = Letters::new();
+        let (tx, mut rx) = queue("o", 1000, Arc::default(), Some(letters));
+        let log = Arc::new(Log::default());
+        let heard = || std::mem::take(&mut *log.0.lock().unwrap());
+        let (wait, ack) = AckWait::new(Arc::default());
+        // A start has left out record 1 of the frame.
+        let places = Some(vec![0, 2, 3, 4].into());
+        let keeper = Arc::clone(&log) as Arc<dyn Keeper>;
+        tx.push(tx.stored(entries(b"a"), Instant::now(), Some(ack), keeper, (7, places))).await;
+        let mut parcels = Parcels::default();
+        let id = parcels.add(rx.recv().await.unwrap());
+        let now = Instant::now();
+        let detail: Arc<str> = "bad".into();
+        // The last but one has a second piece on its way.
+        for range in [(0, 10), (10, 20), (20, 30)] {
+            parcels.bad(id, range, DropReason::TooOld, &detail);
+        }
+        parcels.through(id, 2, [0, 10].into_iter(), now);
+        assert!(parcels.finish(id, 2).is_none());
+        let settled = parcels.tell(parcels.next_tell().unwrap());
+        assert_eq!(settled.len(), 1);
+        for s in settled {
+            s.settle().await;
+        }
+        let letter = inbox.try_recv().unwrap();
+        let crate::rt::Content::Chunk(part) = &letter.content else { panic!() };
+        assert_eq!((part.count, part.bytes.len(), letter.reason), (2, 20, "too_old"));
+        assert_eq!(heard(), []);
+        (letter.kept)();
+        assert_eq!(heard(), [(7, Some(vec![0, 2]))]);
+        // The others follow; the frame is given up when their letter, too, is on disk.
+        parcels.finish(id, 2).unwrap().settle().await;
+        assert_eq!((heard(), wait.verdict()), (vec![], Verdict::Pending));
+        (inbox.try_recv().unwrap().kept)();
+        assert_eq!((heard(), wait.verdict()), (vec![(7, None)], Verdict::Delivered));
+        let counters = tx.counters();
+        let all = [&counters.delivered, &counters.dead_lettered, &counters.held].map(|c| c.load(Relaxed));
+        // What came from the log was counted as held by whoever stored it.
+        assert_eq!(all, [1, 3, 0u64.wrapping_sub(4)]);
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_kept_while_a_letter_of_it_is_not_on_disk() {
+        let (letters, mut inbox) = Letters::new();
+        let (tx, mut rx) = queue("o", 1000, Arc::default(), Some(letters));
+        let log = Arc::new(Log::default());
+        let heard = || std::mem::take(&mut *log.0.lock().unwrap());
+        let keeper = Arc::clone(&log) as Arc<dyn Keeper>;
+        tx.push(tx.stored(entries(b"a"), Instant::now(), None, keeper, (7, None))).await;
+        let mut parcels = Parcels::default();
+        let id = parcels.add(rx.recv().await.unwrap());
+        parcels.bad(id, (30, 40), DropReason::Rejected, &"bad".into());
+        parcels.through(id, 1, [30].into_iter(), Instant::now());
+        assert!(parcels.finish(id, 1).is_none());
+        for s in parcels.tell(parcels.next_tell().unwrap()) {
+            s.settle().await;
+        }
+        parcels.finish(id, 3).unwrap().settle().await;
+        assert_eq!(heard(), []);
+        // A writer that ends without it leaves the frame in the log.
+        let letter = inbox.try_recv().unwrap();
+        drop(letter);
+        assert_eq!(heard(), []);
     }
 }

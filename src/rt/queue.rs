@@ -6,7 +6,8 @@
 //! chunk counts as dropped.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +34,37 @@ struct Stored {
     number: u64,
     /// Where its records were in the frame, if some are left out.
     places: Option<Places>,
+    /// Deliveries without a verdict that share the frame, once a part was taken from one.
+    sharers: Option<Arc<AtomicUsize>>,
+    /// For a part: the frame's records that it has.
+    part: Option<Marks>,
+}
+
+impl Stored {
+    /// The marks of records of the delivery, by their number there.
+    fn marks(&self, records: impl Iterator<Item = usize>) -> Marks {
+        let mut marks = Marks::default();
+        for n in records {
+            match &self.places {
+                None => marks.set(n),
+                Some(places) => places.get(n).into_iter().for_each(|place| marks.set(*place as usize)),
+            }
+        }
+        marks
+    }
+
+    /// The output needs these records no longer. The frame is given up by the last that shares it; what is said of a part
+    /// before keeps its records from coming again should the others never be.
+    fn settled(self) {
+        match self.sharers {
+            Some(sharers) if sharers.fetch_sub(1, AcqRel) > 1 => {
+                if let Some(part) = self.part {
+                    self.keeper.partly(self.number, part);
+                }
+            }
+            _ => self.keeper.settled(self.number),
+        }
+    }
 }
 
 /// Records that are on disk take only so much of their output's share in memory: as much as keeps it busy.
@@ -155,7 +187,7 @@ impl Sender {
         keeper: Arc<dyn Keeper>,
         (number, places): (u64, Option<Places>),
     ) -> Delivery {
-        let stored = Some(Stored { keeper, number, places });
+        let stored = Some(Stored { keeper, number, places, sharers: None, part: None });
         let rest = chunk.count;
         Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, rest, settled: false }
     }
@@ -350,15 +382,33 @@ impl Delivery {
     /// these do not come again after a start. No verdict, and of use only to a delivery that is stored.
     pub fn partly(&self, done: impl Iterator<Item = usize>) {
         let Some(stored) = &self.stored else { return };
-        let mut marks = Marks::default();
-        for n in done {
-            match &stored.places {
-                None => marks.set(n),
-                Some(places) => places.get(n).into_iter().for_each(|place| marks.set(*place as usize)),
-            }
-        }
+        let marks = stored.marks(done);
         if !marks.is_empty() {
             stored.keeper.partly(stored.number, marks);
+        }
+    }
+
+    /// Takes records away that have a fate of their own while others of the delivery have none yet: they are a delivery
+    /// now, `part` has them and nothing else, and `records` are their numbers (from 0) here.
+    pub fn take_part(&mut self, part: Chunk, records: impl Iterator<Item = usize>) -> Delivery {
+        let rest = part.count.min(self.rest);
+        self.rest -= rest;
+        let stored = self.stored.as_mut().map(|stored| {
+            let sharers = stored.sharers.get_or_insert_with(|| Arc::new(AtomicUsize::new(1)));
+            sharers.fetch_add(1, AcqRel);
+            let sharers = Some(Arc::clone(sharers));
+            let part = Some(stored.marks(records));
+            Stored { keeper: Arc::clone(&stored.keeper), number: stored.number, places: None, sharers, part }
+        });
+        Delivery {
+            chunk: Arc::new(part),
+            since: self.since,
+            ack: self.ack.as_ref().map(Ack::split),
+            stored,
+            owner: Arc::clone(&self.owner),
+            takes: 0,
+            rest,
+            settled: false,
         }
     }
 
@@ -447,7 +497,7 @@ impl Delivery {
             ack.done();
         }
         if let Some(stored) = self.stored.take() {
-            stored.keeper.settled(stored.number);
+            stored.settled();
         }
     }
 }

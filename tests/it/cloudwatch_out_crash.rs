@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::strict_cloudwatch::{Answer, CloudWatch, Rule};
-use crate::support::cloudwatch::{NAMES, Sender, conf, directory, first_of_each, key, line, line_with, stop};
+use crate::support::cloudwatch::{
+    NAMES, Sender, conf, directory, entry_of, first_of_each, key, letters, line, line_with, now, stop,
+};
 use crate::support::eventually;
+use crate::support::forward::map;
 use crate::support::router::Router;
 
 fn stored_conf(aws: &CloudWatch) -> String {
@@ -127,6 +130,51 @@ fn a_stream_that_is_stuck_does_not_make_others_come_twice_after_the_next_start()
         assert_eq!(stuck, (0..chunks).map(|n| (n * 10 + 9).to_string()).collect::<Vec<_>>());
         let twice = aws.messages("g", "good").len() - chunks * 9;
         assert!(twice <= 10, "killed {killed}: {twice} came twice");
+    }
+}
+
+#[test]
+fn what_was_rejected_beside_a_stream_that_is_stuck_is_not_rejected_again_after_the_next_start() {
+    let chunks = 20;
+    for killed in [false, true] {
+        let aws = CloudWatch::start();
+        aws.create("g", &["good", "stuck"]);
+        aws.fault(Rule::put(Answer::INTERNAL).stream("stuck").always());
+        let lines = "log_group_name g\nlog_stream_name none\nlog_stream_template $pod\nlog_key log";
+        let service = "storage.path {dir}/storage\ndead_letter.path {dir}/dead";
+        let conf = conf(&aws, service, lines).replace("Grace 10", "Grace 2");
+        let router = Router::start_with(directory(), &conf, &key());
+        let mut client = Sender::new(&router);
+        let at = |days: i64, log: &str, pod: &str| {
+            entry_of(now() + days * 86_400_000, &map(&[(b"log", log.as_bytes()), (b"pod", pod.as_bytes())]))
+        };
+        for n in 0..chunks {
+            let text = |i: usize| (n * 10 + i).to_string();
+            let mut entries: Vec<_> = (0..5).map(|i| at(0, &text(i), "good")).collect();
+            entries.extend((5..9).map(|i| at(-20, &text(i), "good")));
+            entries.push(at(0, &text(9), "stuck"));
+            client.send_to_ack("app", &entries, "x");
+            client.expect("x");
+        }
+        eventually("the old ones are dead letters", || {
+            (letters(&router.path("")).len() >= chunks * 4).then_some(())
+        });
+        eventually("the log knows of them", || (marked(&router.path("storage")) >= chunks * 9).then_some(()));
+        let dir = if killed { router.kill() } else { stop(router).dir };
+        aws.heal();
+        let router = Router::start_with(dir, &conf, &key());
+        eventually("the stuck ones", || (aws.messages("g", "stuck").len() >= chunks).then_some(()));
+        let dir = stop(router).dir;
+        let mut old: Vec<usize> = letters(dir.path())
+            .into_iter()
+            .map(|(reason, text)| {
+                assert_eq!(reason, "too_old");
+                text.parse().unwrap()
+            })
+            .collect();
+        old.sort_unstable();
+        assert_eq!(old, (0..chunks * 10).filter(|n| (5..9).contains(&(n % 10))).collect::<Vec<_>>());
+        assert_eq!(aws.messages("g", "good").len(), chunks * 5);
     }
 }
 

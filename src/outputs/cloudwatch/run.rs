@@ -122,7 +122,7 @@ impl Runner {
             let now = Instant::now();
             let closing = queue.closed();
             self.streams.wake(now, closing, closing.then_some(NAP));
-            self.parcels.tell(now);
+            self.settled.extend(self.parcels.tell(now));
             while self.window.has_room() {
                 if let Some(id) = self.streams.next(now) {
                     self.call(id, now);
@@ -269,6 +269,7 @@ impl Runner {
     }
 
     fn unsent(&mut self, unsent: Vec<Unsent>) {
+        let now = Instant::now();
         for u in unsent {
             let records = match self.parcels.chunk(u.parcel) {
                 // A run that is broken counts as all of its records; the rest of a chunk's arithmetic depends on it.
@@ -276,6 +277,7 @@ impl Runner {
                 None => continue,
             };
             self.parcels.bad(u.parcel, u.range, u.why, &Arc::from(u.detail));
+            self.parcels.through(u.parcel, records, std::iter::once(u.range.0 as u32), now);
             self.settled.extend(self.parcels.finish(u.parcel, records));
         }
     }
