@@ -7,11 +7,11 @@ import threading
 
 from engine import Engine
 from support import firelens
-from support.router import TOP
+from support.router import BINARY
 from support.suite import Skip, eventually
 from workload import mixed
 
-EXAMPLE = os.path.join(TOP, "target", "release", "examples", "docker_stdout")
+EXAMPLE = os.path.join(os.path.dirname(BINARY), "examples", "docker_stdout")
 TAG = firelens.tag("web")
 
 
