@@ -329,7 +329,8 @@ impl Log {
         let total: u64 = frames.iter().map(frame::size).sum();
         let fits = self.main.last().is_some_and(|s| !s.sealed && s.end() + total <= s.capacity);
         if !fits {
-            self.roll(total)?;
+            let reserve = if self.lets_go(frames) { 0 } else { self.spares.reserve() };
+            self.roll(total, reserve)?;
         }
         let first = self.next_seq;
         // Whatever becomes of them, their numbers are not used again.
@@ -366,14 +367,23 @@ impl Log {
         Ok(first..self.next_seq)
     }
 
-    /// Begins a new segment with room for so many bytes of frames.
-    fn roll(&mut self, total: u64) -> Result<(), Trouble> {
+    /// Whether the group lets go of a record that alone keeps a segment from being freed. Such a group may take of the
+    /// reserve: on a full disk nothing else would ever make room.
+    fn lets_go(&self, frames: &[NewFrame]) -> bool {
+        frames.iter().flat_map(|f| &f.frees).filter_map(|id| self.held.get(id)).any(|first| {
+            let Some((_, before)) = self.main.split_last() else { return false };
+            before.iter().any(|s| s.piece.first == *first && s.owed.is_empty())
+        })
+    }
+
+    /// Begins a new segment with room for so many bytes of frames, if so much of the volume stays free.
+    fn roll(&mut self, total: u64, reserve: u64) -> Result<(), Trouble> {
         let standard = self.spares.size();
         let capacity = (FRAMES + total).next_multiple_of(FRAMES).max(standard);
         let spare = if capacity == standard { self.spares.take(self.has_backlog()) } else { None };
         let spare = match spare {
             Some(spare) => spare,
-            None => self.spares.make(capacity).map_err(|e| match e.kind() {
+            None => self.spares.make(capacity, reserve).map_err(|e| match e.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
                 _ => Trouble::Failed("make a segment".into(), e),
             })?,

@@ -136,10 +136,10 @@ impl Spares {
         format!("spare-{}.wal", self.number.fetch_add(1, Relaxed))
     }
 
-    /// Makes a file of `size` zeros, on disk. `StorageFull` when it would take of the reserve.
-    pub(super) fn make(&self, size: u64) -> io::Result<Spare> {
+    /// Makes a file of `size` zeros, on disk. `StorageFull` when less than `reserve` would stay free.
+    pub(super) fn make(&self, size: u64, reserve: u64) -> io::Result<Spare> {
         let (free, _) = self.vfs.space()?;
-        if free < size + self.reserve {
+        if free < size + reserve {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let mut name = self.name();
@@ -178,7 +178,7 @@ impl Spares {
         }
         let me = self.clone();
         let work = move || {
-            let made = me.make(me.size);
+            let made = me.make(me.size, me.reserve);
             let mut stock = me.lock();
             stock.making = false;
             // Without one the next append makes its own, or finds out that there is no room.

@@ -149,6 +149,50 @@ fn a_backlog_gives_its_space_back_while_the_volume_is_short_and_what_is_left_is_
 }
 
 #[test]
+fn a_full_disk_takes_what_lets_go_of_held_records_and_goes_on() {
+    let disk = Disk::new(1);
+    disk.set_volume(Some(4 << 20));
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    // In each segment one record that a filter holds; all else is delivered.
+    let held = |id: u64| {
+        let body = Bytes::from(vec![0xc0; 1]);
+        let segs = smallvec![Seg { tag: Tag::new(b"t"), end: body.len(), count: 1 }];
+        let (owners, frees) = (smallvec![], Vec::new());
+        NewFrame { kind: Kind::Held, owners, segs, body, holds: vec![id], frees, time_ms: id }
+    };
+    let mut ids = Vec::new();
+    let mut next = log.next_seq();
+    let mut now = Instant::now();
+    loop {
+        let id = ids.len() as u64 + 1;
+        match log.append(&[held(id)]) {
+            Ok(_) => ids.push(id),
+            Err(AppendError::Full) => break,
+            Err(e) => panic!("{e}"),
+        }
+        while log.append(&[plain(owner, 50_000, 0)]).is_ok() && log.next_seq() - next < 6 {}
+        next = deliver(&mut log, owner, next);
+        now += Duration::from_secs(2);
+        log.maintain(now).unwrap();
+    }
+    assert!(ids.len() >= 8, "{} held", ids.len());
+    assert!(matches!(log.append(&[plain(owner, 1000, 0)]), Err(AppendError::Full)));
+    let joined = NewFrame { frees: ids, ..plain(owner, 1000, 0) };
+    log.append(&[joined]).unwrap();
+    let next = deliver(&mut log, owner, next);
+    let freed: u64 = (0..20)
+        .map(|_| {
+            now += Duration::from_secs(2);
+            log.maintain(now).unwrap().segments
+        })
+        .sum();
+    assert!(freed >= 8, "{freed} freed");
+    log.append(&[plain(owner, 100_000, 0), plain(owner, 100_000, 0)]).unwrap();
+    deliver(&mut log, owner, next);
+}
+
+#[test]
 fn a_full_disk_takes_a_new_owner_or_refuses_it_and_goes_on() {
     let disk = Disk::new(1);
     disk.set_volume(Some(4 << 20));
