@@ -407,6 +407,13 @@ impl Log {
             if !self.spares.discard(spare.name) {
                 let _left = self.vfs.remove(&name);
             }
+            // Should it be there at a start all the same, its head says where the segment before it ended: what were appended
+            // to that from here on would not count.
+            if let Some(last) = self.main.last_mut()
+                && !last.sealed
+            {
+                last.seal();
+            }
             return Err(Trouble::Failed(format!("begin segment {name}"), e));
         }
         if let Some(last) = self.main.last_mut()

@@ -56,7 +56,7 @@ struct State {
     crash_at: Option<u64>,
     crashed: bool,
     faults: Faults,
-    fail_call: Option<u64>,
+    fail_calls: Vec<u64>,
     faults_hit: u64,
     rng: Rng,
     trace: Option<Vec<String>>,
@@ -93,7 +93,7 @@ impl Disk {
             crash_at: None,
             crashed: false,
             faults: Faults::default(),
-            fail_call: None,
+            fail_calls: Vec::new(),
             faults_hit: 0,
             rng: Rng::new(seed),
             trace: None,
@@ -134,7 +134,8 @@ impl Disk {
     /// Fails the `n`-th call from now (0: the next one), whatever it is.
     pub(super) fn fail_call(&self, n: u64) {
         let mut state = self.state();
-        state.fail_call = Some(state.calls + n);
+        let call = state.calls + n;
+        state.fail_calls.push(call);
     }
 
     /// How many calls have failed because the test wanted it.
@@ -256,7 +257,7 @@ impl State {
         self.locked = false;
         self.crashed = false;
         self.crash_at = None;
-        self.fail_call = None;
+        self.fail_calls.clear();
     }
 
     fn apply_durable(&mut self, op: NameOp) {
@@ -303,7 +304,7 @@ impl State {
                 return Ok(true);
             }
         }
-        if self.fail_call == Some(call) || (per_mille > 0 && self.rng.chance(per_mille)) {
+        if self.fail_calls.contains(&call) || (per_mille > 0 && self.rng.chance(per_mille)) {
             return Err(self.fault(EIO));
         }
         Ok(false)

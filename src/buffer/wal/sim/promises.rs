@@ -324,6 +324,31 @@ fn a_failed_write_or_sync_is_made_good_in_another_segment_and_the_log_goes_on() 
 }
 
 #[test]
+fn what_is_appended_after_a_segment_that_could_not_be_begun_is_there_after_a_power_cut() {
+    let large = || Step::Append(vec![frame(&[0], 60_000); 4]);
+    let mut began = World::new(7).unwrap();
+    steps(&mut began, &[Step::NewOwner, Step::Append(vec![frame(&[0], 60_000)])]);
+    // As many calls as two attempts take, each failing together with each later one.
+    let mut refused = 0;
+    for (first, second) in (0..24).flat_map(|n| (n + 1..24).map(move |m| (n, m))) {
+        let mut world = began.fork();
+        world.start(false).unwrap();
+        let before = world.model.owed_bytes();
+        steps(&mut world, &[Step::FailCallIn(first), Step::FailCallIn(second), large()]);
+        refused += u32::from(world.model.owed_bytes() == before);
+        world.disk.set_faults(Faults::default());
+        steps(&mut world, &[Step::Append(vec![frame(&[0], 100)])]);
+        // How many of the changes to the directory are on the disk is up to the seed.
+        for seed in 0..20 {
+            let mut world = world.fork();
+            let outcome = world.power_cut_as(seed, Mood::OldOrNew).and_then(|()| world.start(true));
+            outcome.unwrap_or_else(|why| panic!("calls {first} and {second}, seed {seed}: {why}"));
+        }
+    }
+    assert!(refused > 10, "{refused} groups were refused");
+}
+
+#[test]
 fn a_stuck_owner_pins_no_space_for_the_others() {
     let mut world = World::new(3).unwrap();
     steps(&mut world, &[Step::NewOwner, Step::NewOwner, Step::NewOwner]);
