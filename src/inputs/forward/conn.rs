@@ -322,9 +322,9 @@ impl Connection {
             self.charge.shrink_to(0);
             return self.oversize.take();
         }
-        if self.buf.len() <= SMALL && self.need <= READ {
-            // The beginning of a small frame: 500 clients that are each within a line must not hold a read's worth of
-            // memory each.
+        if self.buf.len() <= SMALL {
+            // The beginning of a frame: 500 clients that are each within a line must not hold a read's worth of memory each,
+            // nor what is left of the frame before.
             self.buf = BytesMut::from(self.buf.as_ref());
         }
         self.charge.shrink_to(self.buf.capacity() as u64);
@@ -345,8 +345,9 @@ impl Connection {
                 }
             }
         };
-        if self.buf.len() + READ < self.need {
-            // Within a large frame: hundreds of connections that each have a part of one would fill the memory.
+        if self.buf.len() > SMALL && self.buf.len() + READ < self.need {
+            // Well within a large frame: hundreds of connections that each have a part of one would fill the memory. Not at
+            // its beginning, which came with the end of the one before: outputs take that first.
             self.turn = turn;
         } else {
             tokio::task::yield_now().await;

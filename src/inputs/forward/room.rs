@@ -17,6 +17,10 @@ use crate::rt::Charge;
 /// Declared lengths up to this are believed while half of the memory is free.
 const PLENTY: usize = 1 << 20;
 
+/// Room behind a declared length: behind a payload come the frame's options, and to learn of their first byte a full buffer
+/// would be copied to one half as large again.
+const BEHIND: usize = 256;
+
 /// What a connection wants for its next read.
 #[derive(Clone, Copy)]
 pub(super) struct Wish {
@@ -42,7 +46,7 @@ pub(super) enum Room {
 pub(super) struct Grant {
     /// Bytes the buffer may hold.
     pub(super) target: usize,
-    /// Most bytes to read: to the end of a large frame and no further, so that nothing has to be moved after it.
+    /// Most bytes to read: little further than to the end of a large frame, so that little has to be moved after it.
     pub(super) most: usize,
     pub(super) charge: Charge,
     pub(super) oversize: Option<OwnedSemaphorePermit>,
@@ -73,7 +77,7 @@ pub(super) async fn room_to_read(
     let Wish { buffered, need, charged, has_oversize, .. } = wish;
     let plenty = need <= PLENTY && cx.budget.used() + need as u64 <= cx.budget.limit() / 2;
     let target = target(&wish, plenty);
-    let most = if need > buffered + READ { need - buffered } else { usize::MAX };
+    let most = if need > buffered + READ { (need - buffered).saturating_add(BEHIND) } else { usize::MAX };
     let more = (target as u64).saturating_sub(charged);
     // The turn comes first, so that memory is not lent to those that wait for theirs; and is given back before a wait for
     // memory, which only others' turns can free.
@@ -101,19 +105,22 @@ pub(super) async fn room_to_read(
 }
 
 /// Bytes that the buffer is to hold. A declared length is believed at once only while memory is plentiful; else the buffer
-/// never becomes more than four times what has been received. Where no end is declared it grows by half, so that all the
-/// copying from one buffer to the next is linear.
+/// never becomes more than four times what has been received, and a read. Where no end is declared it grows by half, so that
+/// all the copying from one buffer to the next is linear.
 fn target(wish: &Wish, plenty: bool) -> usize {
     let Wish { buffered, need, charged, max_frame, .. } = *wish;
     let has = usize::try_from(charged).unwrap_or(usize::MAX);
+    let whole = need.saturating_add(BEHIND);
     let grown = if has > buffered && has >= need {
         has
     } else if need <= buffered + READ {
-        need.max(buffered + (READ / 4).max(buffered / 2))
+        whole.max(buffered + (READ / 4).max(buffered / 2))
     } else if plenty {
-        need
+        whole
     } else {
-        need.min(buffered.saturating_mul(4)).max(buffered + READ / 4)
+        let grown = buffered.saturating_mul(4).max(buffered + READ / 4);
+        // The last step goes to the end: from just before it the buffer would grow by half.
+        if whole.saturating_sub(grown) <= READ { whole } else { grown }
     };
     grown.max(READ).min(max_frame + READ)
 }
@@ -149,8 +156,24 @@ mod tests {
         let wish = Wish { buffered: 300_000, need: 310_000, charged: 310_000, ..WISH };
         assert_eq!(target(&wish, true), 310_000);
         let wish = Wish { buffered: 65_536, need: 310_000, charged: 65_536, ..WISH };
-        assert_eq!((target(&wish, true), target(&wish, false)), (310_000, 262_144));
+        // 310,000 is a step and less than a read away.
+        assert_eq!((target(&wish, true), target(&wish, false)), (310_256, 310_256));
+        let wish = Wish { need: 400_000, ..wish };
+        assert_eq!((target(&wish, true), target(&wish, false)), (400_256, 262_144));
         assert_eq!(target(&Wish { need: usize::MAX, ..wish }, false), 262_144);
+    }
+
+    #[test]
+    fn behind_a_declared_payload_there_is_room_for_the_options() {
+        for end in [70_000, 100_000, 131_072, 345_354, 1_500_000, 5_000_000] {
+            let mut wish = Wish { buffered: READ, need: end, charged: READ as u64, ..WISH };
+            while wish.buffered < end {
+                let has = target(&wish, false);
+                wish = Wish { buffered: has.min(end), charged: has as u64, ..wish };
+            }
+            let options = Wish { buffered: end, need: end + 1, ..wish };
+            assert_eq!(target(&options, false), wish.charged as usize, "{end}");
+        }
     }
 
     /// The turns that can be had.
