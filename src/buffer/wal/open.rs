@@ -109,13 +109,14 @@ impl Log {
             thin: None,
             stats: Stats::default(),
         };
-        let mut read = |list: Vec<Candidate>, holds: bool| {
-            segments(&*vfs, list, holds, &mut opened).map_err(|e| failed("read a segment", e))
+        let mut read = |list: Vec<Candidate>, copies: Option<Seq>| {
+            segments(&*vfs, list, copies, &mut opened).map_err(|e| failed("read a segment", e))
         };
-        let (segments, held) = read(main, true)?;
+        let (segments, held) = read(main, None)?;
         log.main = segments;
+        let copies = log.main.first().map_or(Seq::MAX, |s| s.piece.first);
         for (owner, list) in side {
-            let (segments, _) = read(list, false)?;
+            let (segments, _) = read(list, Some(copies))?;
             log.side.insert(owner, segments);
         }
         for (id, (first, record)) in held {
@@ -129,6 +130,8 @@ impl Log {
         opened.holds.sort_by_key(|h| (h.time_ms, h.id));
         opened.next_hold_id = opened.holds.iter().map(|h| h.id).max().unwrap_or(0) + 1;
         log.take_owners(cursors, &mut opened);
+        // What is relied on from here on may have got its name in a process whose sync of the directory failed.
+        vfs.sync_dir().map_err(|e| failed("sync it", e))?;
         // A segment without a frame has taken its first number: it is in its name.
         let last = log.segments().map(|s| s.last().max(s.piece.first)).max().unwrap_or(0);
         let read = log.owners.values().map(|o| o.read.max(o.unsettled.last().map_or(0, |l| l + 1))).max();
@@ -224,13 +227,15 @@ fn candidate(
 
 type Holds = BTreeMap<u64, (Seq, HeldRecord)>;
 
-/// Segments in order, with what is owed in them, and the records that are still held.
+/// Segments in order, with what is owed in them, and the records that are still held. `copies`: they are of a side log, and
+/// frames from this number on are in the main log, too.
 fn segments(
     vfs: &dyn Vfs,
     mut list: Vec<Candidate>,
-    holds: bool,
+    copies: Option<Seq>,
     opened: &mut Opened,
 ) -> io::Result<(Vec<Segment>, Holds)> {
+    let holds = copies.is_none();
     list.sort_by_key(|c| c.head.first);
     let held_from = list.last().map_or(Seq::MAX, |c| c.head.held_from);
     let befores: Vec<Seq> = list.iter().skip(1).map(|c| c.head.before).collect();
@@ -257,7 +262,7 @@ fn segments(
                 vfs,
                 &mut segment,
                 end,
-                most,
+                (most, copies.unwrap_or(Seq::MAX)),
                 found.summary.is_none(),
                 seek_holds.then_some(&mut held),
                 opened,
@@ -285,7 +290,7 @@ fn scan(
     vfs: &dyn Vfs,
     segment: &mut Segment,
     end: u64,
-    most: Seq,
+    (most, copies): (Seq, Seq),
     count: bool,
     mut held: Option<&mut Holds>,
     opened: &mut Opened,
@@ -299,6 +304,16 @@ fn scan(
         match walk.step()? {
             Step::Frame(at, parsed, whole) => {
                 if parsed.seq > most {
+                    break;
+                }
+                if !gaps.is_empty() && parsed.seq >= copies {
+                    // A group of copies that was not synced: all of it is in the main log. Nothing is written behind it.
+                    gaps.retain(|gap| gap.first < copies);
+                    opened.damage.extend(
+                        gaps.drain(..)
+                            .map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, false)),
+                    );
+                    segment.sealed = true;
                     break;
                 }
                 // Damage between frames that count is real.

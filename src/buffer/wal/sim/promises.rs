@@ -349,6 +349,49 @@ fn what_is_appended_after_a_segment_that_could_not_be_begun_is_there_after_a_pow
 }
 
 #[test]
+fn a_group_of_copies_that_a_power_cut_tore_costs_no_frame() {
+    let mut thin = World::new(3).unwrap();
+    steps(&mut thin, &[Step::NewOwner, Step::NewOwner]);
+    for _ in 0..12 {
+        let group = (0..12).map(|_| frame(&[0], 300)).chain([frame(&[1], 50_000)]).collect();
+        steps(
+            &mut thin,
+            &[Step::Append(group), Step::Pull(1, 1 << 20), Step::Settle(1, usize::MAX, Order::Oldest)],
+        );
+    }
+    // With all of it on the disk.
+    steps(&mut thin, &[Step::Close]);
+    let mut copied = false;
+    for (cut, seed) in (0..40).flat_map(|cut| (0..20).map(move |seed| (cut, seed))) {
+        let mut world = thin.fork();
+        world.start(false).unwrap();
+        steps(&mut world, &[Step::PowerCutIn(cut)]);
+        for _ in 0..3 {
+            world.act(&Step::Maintain(1500)).unwrap();
+        }
+        copied |= world.disk.names().iter().any(|name| name.starts_with("side-"));
+        let outcome = world.power_cut_as(seed, Mood::OldOrNew).and_then(|()| world.start(true));
+        outcome.unwrap_or_else(|why| panic!("power cut at {cut}, seed {seed}: {why}"));
+    }
+    assert!(copied);
+}
+
+#[test]
+fn an_owner_whose_name_was_not_synced_when_it_was_made_is_there_after_a_power_cut() {
+    for (call, seed) in (0..8).flat_map(|call| (0..20).map(move |seed| (call, seed))) {
+        let mut world = World::new(seed).unwrap();
+        // Its frames come into a segment that is there.
+        steps(&mut world, &[Step::NewOwner, Step::Append(vec![frame(&[0], 100)])]);
+        steps(&mut world, &[Step::FailCallIn(call), Step::NewOwner, Step::Kill]);
+        // The next process finds what is there.
+        world.find_owner(1).unwrap();
+        steps(&mut world, &[Step::Append(vec![frame(&[1], 100)])]);
+        let outcome = world.power_cut_as(seed, Mood::OldOrNew).and_then(|()| world.start(true));
+        outcome.unwrap_or_else(|why| panic!("call {call}, seed {seed}: {why}"));
+    }
+}
+
+#[test]
 fn a_stuck_owner_pins_no_space_for_the_others() {
     let mut world = World::new(3).unwrap();
     steps(&mut world, &[Step::NewOwner, Step::NewOwner, Step::NewOwner]);

@@ -373,7 +373,7 @@ impl World {
         Ok(())
     }
 
-    fn find_owner(&mut self, who: Who) -> Result<(), String> {
+    pub(super) fn find_owner(&mut self, who: Who) -> Result<(), String> {
         let hit = self.disk.faults_hit();
         let Some(log) = self.log.as_mut() else { return Ok(()) };
         let owner = &mut self.owners[who];
