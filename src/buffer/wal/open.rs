@@ -130,6 +130,11 @@ impl Log {
         opened.holds.sort_by_key(|h| (h.time_ms, h.id));
         opened.next_hold_id = opened.holds.iter().map(|h| h.id).max().unwrap_or(0) + 1;
         log.take_owners(cursors, &mut opened);
+        // What a process left that was killed may be in the system's memory alone: a sync that fails later would take it away
+        // again, though it has been handed out by then.
+        for segment in log.segments().filter(|s| !s.sealed) {
+            segment.piece.file.sync().map_err(|e| failed(&format!("sync {}", segment.piece.name), e))?;
+        }
         // What is relied on from here on may have got its name in a process whose sync of the directory failed.
         vfs.sync_dir().map_err(|e| failed("sync it", e))?;
         // A segment without a frame has taken its first number: it is in its name.

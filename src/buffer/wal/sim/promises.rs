@@ -392,6 +392,23 @@ fn an_owner_whose_name_was_not_synced_when_it_was_made_is_there_after_a_power_cu
 }
 
 #[test]
+fn what_a_process_left_unsynced_when_it_was_killed_is_not_lost_to_a_sync_that_fails_later() {
+    for seed in 0..40 {
+        let mut world = World::new(seed).unwrap();
+        steps(&mut world, &[Step::NewOwner, Step::Append(vec![frame(&[0], 100)])]);
+        // A part of the group is written, and nothing more: neither its end nor a summary.
+        let short = Faults { short_write: 1000, ..Faults::default() };
+        steps(&mut world, &[Step::SetFaults(short), Step::Append(vec![frame(&[0], 1000); 8])]);
+        world.disk.set_faults(Faults::default());
+        steps(&mut world, &[Step::Kill]);
+        // The sync of the next group fails, and is made good elsewhere.
+        steps(&mut world, &[Step::FailCallIn(1), Step::Append(vec![frame(&[0], 100)])]);
+        let read = world.act(&Step::Pull(0, 1 << 20)).and_then(|()| world.act(&Step::Kill));
+        read.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+}
+
+#[test]
 fn a_stuck_owner_pins_no_space_for_the_others() {
     let mut world = World::new(3).unwrap();
     steps(&mut world, &[Step::NewOwner, Step::NewOwner, Step::NewOwner]);
