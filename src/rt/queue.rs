@@ -34,8 +34,14 @@ struct Stored {
     number: u64,
     /// Where its records were in the frame, if some are left out.
     places: Option<Places>,
-    /// Deliveries without a verdict that share the frame, once a part was taken from one.
-    sharers: Option<Arc<AtomicUsize>>,
+    /// Once a part was taken from a delivery of the frame: for it and for the part.
+    shared: Option<Box<Sharing>>,
+}
+
+/// What one of several deliveries of the same frame knows of that.
+struct Sharing {
+    /// Deliveries without a verdict.
+    sharers: Arc<AtomicUsize>,
     /// For a part: the frame's records that it has.
     part: Option<Marks>,
 }
@@ -56,9 +62,9 @@ impl Stored {
     /// The output needs these records no longer. The frame is given up by the last that shares it; what is said of a part
     /// before keeps its records from coming again should the others never be.
     fn settled(self) {
-        match self.sharers {
-            Some(sharers) if sharers.fetch_sub(1, AcqRel) > 1 => {
-                if let Some(part) = self.part {
+        match self.shared {
+            Some(shared) if shared.sharers.fetch_sub(1, AcqRel) > 1 => {
+                if let Some(part) = shared.part {
                     self.keeper.partly(self.number, part);
                 }
             }
@@ -187,7 +193,7 @@ impl Sender {
         keeper: Arc<dyn Keeper>,
         (number, places): (u64, Option<Places>),
     ) -> Delivery {
-        let stored = Some(Stored { keeper, number, places, sharers: None, part: None });
+        let stored = Some(Stored { keeper, number, places, shared: None });
         let rest = chunk.count;
         Delivery { chunk, since, ack, stored, owner: Arc::clone(&self.0), takes: 0, rest, settled: false }
     }
@@ -394,11 +400,12 @@ impl Delivery {
         let rest = part.count.min(self.rest);
         self.rest -= rest;
         let stored = self.stored.as_mut().map(|stored| {
-            let sharers = stored.sharers.get_or_insert_with(|| Arc::new(AtomicUsize::new(1)));
-            sharers.fetch_add(1, AcqRel);
-            let sharers = Some(Arc::clone(sharers));
             let part = Some(stored.marks(records));
-            Stored { keeper: Arc::clone(&stored.keeper), number: stored.number, places: None, sharers, part }
+            let own = || Box::new(Sharing { sharers: Arc::new(AtomicUsize::new(1)), part: None });
+            let sharers = &stored.shared.get_or_insert_with(own).sharers;
+            sharers.fetch_add(1, AcqRel);
+            let shared = Some(Box::new(Sharing { sharers: Arc::clone(sharers), part }));
+            Stored { keeper: Arc::clone(&stored.keeper), number: stored.number, places: None, shared }
         });
         Delivery {
             chunk: Arc::new(part),
