@@ -625,7 +625,7 @@ def the_runtime_finds_a_task_again_whose_agent_has_gone():
         raise Skip("no cargo")
     with Engine(network=True) as engine:
         environment = dict(engine.environment, FIRELANE_TEST_DOCKER="unix://" + engine.socket)
-        done = subprocess.run(["cargo", "test", "--locked", "--quiet", "--test", "it", "docker_runtime", "--", "--ignored"],
+        done = subprocess.run(["cargo", "test", "--locked", "--profile", "ci", "--quiet", "--test", "it", "docker_runtime", "--", "--ignored"],
                               cwd=TOP, env=environment, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0 and "3 passed" in done.stdout, (done.stdout + done.stderr)[-3000:]
         left = engine.docker("ps", "-aq").stdout + engine.docker("volume", "ls", "-q").stdout
