@@ -69,7 +69,8 @@ class Task:
             raise suite.Skip("no %s: run scripts/setup test" % AWS)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         environment = dict(clean, AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_DEFAULT_REGION="eu-west-1",
-                           AWS_EC2_METADATA_DISABLED="true", AWS_MAX_ATTEMPTS="1", AWS_PAGER="", HOME=self.dir)
+                           AWS_EC2_METADATA_DISABLED="true", AWS_MAX_ATTEMPTS="1", AWS_PAGER="", HOME=self.dir,
+                           PYTHONUNBUFFERED="1")  # It does not flush what it follows when that goes into a file.
         return [AWS, "--endpoint-url", self.url, "logs", *words], environment
 
     def run(self, *words, **keys):

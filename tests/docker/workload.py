@@ -102,11 +102,20 @@ class Task(Scratch):
         options = ["--log-driver", "fluentd", "-v", self.input + ":/in:ro"]
         return options + [word for pair in pairs for word in ("--log-opt", pair)]
 
-    def write(self, engine, name, lines, over, *more, to="stdout"):
-        """A container that writes these lines at once and lives until `finish`."""
-        with open(os.path.join(self.input, name), "wb") as f:
-            f.write(b"".join(line + b"\n" for line in lines))
-        return self.script(engine, name, "cat /in/%s%s" % (name, " >&2" if to == "stderr" else ""), over, *more)
+    def write(self, engine, name, lines, over, *more, to="stdout", held=()):
+        """A container that writes these lines at once, those that are held after `go_on`, and lives until `finish`."""
+        script = []
+        for part, of in ((name, lines), (name + ".held", held)):
+            if of:
+                with open(os.path.join(self.input, part), "wb") as f:
+                    f.write(b"".join(line + b"\n" for line in of))
+                script.append("cat /in/%s%s" % (part, " >&2" if to == "stderr" else ""))
+        return self.script(engine, name, "; until [ -e /in/go ]; do sleep 0.05; done; ".join(script), over, *more)
+
+    def go_on(self):
+        """Lets the containers write what is held."""
+        with open(os.path.join(self.input, "go"), "w"):
+            pass
 
     def script(self, engine, name, script, over, *more):
         """A container that runs a shell script and lives until `finish`: dockerd throws away what it has not yet

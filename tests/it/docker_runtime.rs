@@ -129,7 +129,8 @@ async fn docker_runtime_tells_of_restarts_health_kills_and_resource_use() {
         assert!(state.finished >= state.started && state.started >= state.created, "{state:?}");
     }
     let pid = until(&task, "app", |_| true).await.pid.unwrap();
-    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     assert_eq!(until(&task, "app", |s| s.status == Status::Exited).await.exit_code, Some(137));
     task.close().await.unwrap();
     // What docker had of its output is kept.
