@@ -127,12 +127,15 @@ impl Router {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for so many lines in a file and gives their `log` values.
+    /// Waits for so many whole lines in a file, which may be written just now, and gives their `log` values.
     pub(crate) fn logs(&self, file: &str, count: usize) -> Vec<String> {
         let path = self.path(file);
         eventually(&format!("{count} lines in {file}"), || {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            (text.lines().count() >= count).then(|| logs(&text))
+            // A look in the midst of a write may end within a line, and within a character.
+            let text = fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+            (whole.lines().count() >= count).then(|| logs(whole))
         })
     }
 
