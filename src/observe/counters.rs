@@ -98,6 +98,8 @@ pub struct Pipeline {
     pub orphaned: AtomicU64,
     /// Connections closed because a frame's end could not be known, was over the limit, or a handshake failed.
     pub broken_connections: AtomicU64,
+    /// Frames whose connection ended before they were whole: what was in them counts only if it is sent again.
+    pub cut_frames: AtomicU64,
     /// Connections accepted.
     pub connections: AtomicU64,
     /// Chunks that came again while the first copy was inside, or after its ack was not heard: acked with it, not taken
@@ -223,7 +225,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} cut_frames={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -234,6 +236,7 @@ impl fmt::Display for Totals {
             p.holding.load(Relaxed),
             p.connections.load(Relaxed),
             p.broken_connections.load(Relaxed),
+            p.cut_frames.load(Relaxed),
             p.repeated_chunks.load(Relaxed),
             p.orphaned.load(Relaxed),
             self.letters.written.load(Relaxed),

@@ -188,6 +188,8 @@ fn a_client_that_goes_away_within_a_message_leaves_what_it_had_sent_whole() {
     client.send(&message("t", "whole"));
     client.send(&second[..second.len() - 1]);
     drop(client);
+    router.says("connection ended within a frame: what was in it comes only if the client sends it again");
     let ended = router.stop();
     assert_eq!((ended.logs("out.log"), ended.code), (vec!["whole".to_owned()], Some(0)));
+    assert_eq!((ended.ledger.get("cut_frames"), ended.ledger.get("broken_connections")), (1, 0));
 }

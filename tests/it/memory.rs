@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::support::eventually;
-use crate::support::forward::{ack, message, message_to_ack};
+use crate::support::forward::{ack, entry, message, message_to_ack, packed};
 use crate::support::router::{Client, Router, TO_FILE};
 
 #[test]
@@ -78,4 +78,27 @@ fn connections_that_are_quiet_within_a_line_hold_what_they_have_sent_and_stay_op
         .find_map(|l| l.split_once("memory budget peak=")?.1.split(' ').next()?.parse().ok())
         .unwrap();
     assert!(peak <= 8 << 20, "{peak} bytes of the budget of 8 MiB");
+}
+
+#[test]
+fn connections_within_a_frame_stay_open_however_long_an_output_makes_them_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("/dev/full", dir.path().join("out.log")).unwrap();
+    let router = Router::start_in(dir, &TO_FILE.replacen("Flush 0.1", "Flush 0.1\n    memory.limit 8M", 1));
+    // Together three times what fits: each of them is stopped within a frame.
+    let frame = packed("t", &entry(&"x".repeat(1000)).repeat(300), &[0x80]);
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let (mut client, frame) = (router.tcp(), frame.clone());
+            std::thread::spawn(move || (0..14).for_each(|_| client.send(&frame)))
+        })
+        .collect();
+    router.says("cannot write");
+    // Longer than a client may be quiet within a frame for which others wait. Nothing can be seen of a wait but its length.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    fs::remove_file(router.path("out.log")).unwrap();
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    let ended = router.stop();
+    assert_eq!((ended.ledger.get("broken_connections"), ended.code), (0, Some(0)), "{}", ended.messages);
+    assert_eq!(ended.logs("out.log").len(), 6 * 14 * 300);
 }

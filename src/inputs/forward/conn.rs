@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::frames::{self, Settings};
 use super::repeats::{Claim, Met, Repeat, Sender};
-use super::room::{Room, Wish, room_to_read};
+use super::room::{Room, Wish, is_ready, room_to_read};
 use crate::inputs::{InputContext, Intake};
 use crate::net::Conn;
 use crate::record::{AckWait, Verdict};
@@ -35,7 +35,7 @@ const SMALL: usize = 8 * 1024;
 const MAX_DUE: usize = 4096;
 /// How long the right to pass the budget is kept while what was read with it waits for an output.
 const PASSED: Duration = Duration::from_millis(100);
-/// A frame that stands still within this long gives up its memory, by closing its connection, if others wait for it.
+/// A frame whose client is quiet within it this long gives up its memory, by closing its connection, if others wait for it.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// Frames that wait for the same verdict.
@@ -136,13 +136,15 @@ impl Connection {
         };
         let peer = self.conn.peer().to_owned();
         let label = self.cx.label.clone();
+        let within = self.buf.len();
+        if within > 0 && !matches!(end, End::Fatal(_)) {
+            self.cx.totals.pipeline.cut_frames.fetch_add(1, Relaxed);
+        }
         match &end {
-            End::Eof | End::Drained => {
-                if !self.buf.is_empty() {
-                    // A client that reconnects sends the whole message again.
-                    tracing::debug!(input = %label, %peer, bytes = self.buf.len(), "connection ended within a frame");
-                }
+            End::Eof | End::Drained if within > 0 => {
+                tracing::warn!(input = %label, %peer, bytes = within, "connection ended within a frame: what was in it comes only if the client sends it again");
             }
+            End::Eof | End::Drained => {}
             End::Fatal(fatal) => {
                 self.cx.totals.pipeline.broken_connections.fetch_add(1, Relaxed);
                 tracing::warn!(input = %label, %peer, cause = %fatal, "connection closed");
@@ -155,7 +157,10 @@ impl Connection {
             }
             End::Stalled => {
                 self.cx.totals.pipeline.broken_connections.fetch_add(1, Relaxed);
-                tracing::warn!(input = %label, %peer, bytes = self.buf.len(), "connection closed: a frame stood still within while others waited for memory");
+                tracing::warn!(input = %label, %peer, bytes = within, "connection closed: a frame stood still within while others waited for memory");
+            }
+            End::Io(e) if within > 0 => {
+                tracing::warn!(input = %label, %peer, bytes = within, cause = %e, "connection lost within a frame: what was in it comes only if the client sends it again");
             }
             End::Io(e) => tracing::debug!(input = %label, %peer, cause = %e, "connection lost"),
         }
@@ -299,7 +304,9 @@ impl Connection {
                     }
                 }
                 () = stalled => {
-                    if self.oversize.is_some() || self.cx.budget.waiting() > 0 {
+                    // While bytes wait in the socket it is the client who waits for us, however long an output needs.
+                    let quiet = !is_ready(self.conn.readable());
+                    if quiet && (self.oversize.is_some() || self.cx.budget.waiting() > 0) {
                         return End::Stalled;
                     }
                 }

@@ -126,7 +126,7 @@ fn target(wish: &Wish, plenty: bool) -> usize {
 }
 
 /// Whether it is over without a wait.
-fn is_ready(future: impl Future) -> bool {
+pub(super) fn is_ready(future: impl Future) -> bool {
     pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
