@@ -97,9 +97,12 @@ pub(super) fn run(job: &Job) -> ExitCode {
         complain("error", "the configuration is refused, nothing was started");
         return ExitCode::from(EXIT_USAGE);
     };
+    // As in Fluent Bit, a log that cannot be written to its file is no reason to lose the records.
     if let Err(e) = log::init(&service.log_level, service.log_file.as_deref()) {
-        complain("error", e);
-        return ExitCode::from(EXIT_USAGE);
+        match log::init(&service.log_level, None) {
+            Ok(()) => tracing::warn!("{e}; the log goes to standard error"),
+            Err(e) => complain("error", e),
+        }
     }
     pipeline.run()
 }

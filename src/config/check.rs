@@ -2,7 +2,7 @@
 //!
 //! Enters: a section. Leaves: [`Settings`], or errors with file, line, key and the nearest right spelling.
 
-use super::core_keys::{self, Verdict};
+use super::core_keys::{self, Unheeded, Verdict};
 use super::diag::Diagnostics;
 use super::kind::{Key, PluginInfo, Settings, Type};
 use super::section::{Entry, Section, SectionKind};
@@ -91,7 +91,20 @@ fn core_entry(
         return None;
     }
     match core_keys::judge(key, &entry.value) {
-        Verdict::Good => Some(Checked::Keep(entry.clone())),
+        Verdict::Good => {
+            // A plugin that has the key itself does something with it.
+            match core_keys::unheeded(key, &entry.value).filter(|_| !has) {
+                Some(Unheeded::Said(what)) => {
+                    diags.warn(Some(&entry.pos), format!("\"{}\" of {title} {what}", entry.written));
+                }
+                Some(Unheeded::Matters(does)) => {
+                    let message = format!("\"{} {}\" of {title} has no effect", entry.written, entry.value);
+                    diags.strict(Some(&entry.pos), message, does);
+                }
+                None => {}
+            }
+            Some(Checked::Keep(entry.clone()))
+        }
         Verdict::Refused(hint) => {
             diags.error_hint(Some(&entry.pos), bad, hint);
             None
@@ -160,7 +173,39 @@ fn matched(section: &Section, title: &str, diags: &mut Diagnostics) -> bool {
     }
 }
 
+/// Keys of Fluent Bit's plugins that are not built: plugin, keys, what to do instead.
+const UNBUILT: &[(&str, &[&str], &str)] = &[
+    (
+        "file",
+        &["rotate", "rotate_max_size", "rotate_max_files", "rotate_gzip"],
+        "let logrotate do it (firelane opens a file that was moved anew) and remove the line",
+    ),
+    (
+        "file",
+        &[
+            "enable_strftime",
+            "max_dynamic_files",
+            "on_missing_field",
+            "on_limit_reached",
+            "fallback_path",
+            "fallback_file",
+        ],
+        "names made from records or times are not built: name the file by its tag, which rewrite_tag can make from a record",
+    ),
+];
+
 fn unknown_key(entry: &Entry, title: &str, info: &PluginInfo, core: &[Key], diags: &mut Diagnostics) {
+    let unbuilt = |(plugin, keys, _): &&(&str, &[&str], &str)| {
+        *plugin == info.name && keys.contains(&entry.key.as_str())
+    };
+    if let Some((_, _, hint)) = UNBUILT.iter().find(unbuilt) {
+        diags.error_hint(
+            Some(&entry.pos),
+            format!("key \"{}\" of {title} is not built yet", entry.written),
+            *hint,
+        );
+        return;
+    }
     let own: Vec<&str> = info.all_keys().map(|k| k.name).collect();
     let hint = match nearest(&entry.key, own.iter().copied().chain(core.iter().map(|k| k.name))) {
         _ if entry.key.starts_with('@') => "a directive begins in the first column".to_owned(),
@@ -344,6 +389,34 @@ mod tests {
     }
 
     #[test]
+    fn a_core_key_that_does_nothing_here_is_named_where_it_asks_for_something() {
+        let found = findings(
+            SectionKind::Input,
+            &[
+                ("routable", "off"),
+                ("rate_gate", "on"),
+                ("net.backlog", "9"),
+                ("ipv6", "off"),
+                ("log_level", "debug"),
+            ],
+        );
+        assert_eq!(
+            found,
+            [
+                "Strict f.conf: \"routable off\" of [INPUT] probe has no effect; its records are routed all the same",
+                "Strict f.conf: \"rate_gate on\" of [INPUT] probe has no effect; nothing limits its rate; the filter throttle does that, by dropping",
+                "Warning f.conf: \"net.backlog\" of [INPUT] probe has no effect yet",
+                "Warning f.conf: \"log_level\" of [INPUT] probe has no effect: the level of [SERVICE] counts for all",
+            ]
+        );
+        let silent = findings(
+            SectionKind::Input,
+            &[("routable", "on"), ("rate_gate", "off"), ("mem_buf_limit", "5M")],
+        );
+        assert!(silent.is_empty(), "{silent:?}");
+    }
+
+    #[test]
     fn too_few_words_are_refused_and_too_many_only_under_strict() {
         let found = findings(SectionKind::Output, &[("rule", "a"), ("rule", "a b c"), ("rule", "a \"b c\"")]);
         assert_eq!(found.len(), 2, "{found:?}");
@@ -356,9 +429,13 @@ mod tests {
             SectionKind::Output,
             &[("rdkafka.acks", "1"), ("rdkafka.", "1"), ("oauth2.x", "y"), ("@include", "x")],
         );
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].contains("unknown key \"rdkafka.\""), "{found:?}");
-        assert!(found[1].contains("a directive begins in the first column"), "{found:?}");
+        assert!(
+            found[1].starts_with("Strict f.conf: \"oauth2.x y\" of [OUTPUT] probe has no effect"),
+            "{found:?}"
+        );
+        assert!(found[2].contains("a directive begins in the first column"), "{found:?}");
     }
 
     #[test]

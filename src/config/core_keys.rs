@@ -243,6 +243,34 @@ pub const EMITTER: &[Key] = &[
 /// Keys that Fluent Bit lets pass in every section; `modify` has a `condition` of its own.
 pub(super) const LET_PASS: &[&str] = &["active", "condition"];
 
+/// What is said about a core key that is taken and does nothing, where it asks for something.
+pub(super) fn unheeded(key: &Key, value: &str) -> Option<Unheeded> {
+    let asks = key.ty != Type::Bool || value::boolean(value) == Some(true);
+    match key.name {
+        "routable" if value::boolean(value) == Some(false) => {
+            Some(Unheeded::Matters("its records are routed all the same"))
+        }
+        "rate_gate" if asks => {
+            Some(Unheeded::Matters("nothing limits its rate; the filter throttle does that, by dropping"))
+        }
+        "oauth2." => Some(Unheeded::Matters("no token is asked for, and none is sent")),
+        "tls.ciphers" => Some(Unheeded::Matters("the ciphers are those of TLS 1.2 and 1.3 that are safe")),
+        "routable" => None,
+        _ if asks && key.help == LATER => Some(Unheeded::Said("has no effect yet")),
+        "log_level" => Some(Unheeded::Said("has no effect: the level of [SERVICE] counts for all")),
+        _ => None,
+    }
+}
+
+/// A key that does nothing here.
+#[derive(Debug, PartialEq)]
+pub(super) enum Unheeded {
+    /// Worth a line in the log.
+    Said(&'static str),
+    /// Whoever sets it relies on it: what is done instead.
+    Matters(&'static str),
+}
+
 /// Levels of Fluent Bit's log.
 pub(super) const LEVELS: &[&str] = &["off", "error", "warn", "warning", "info", "debug", "trace"];
 

@@ -188,6 +188,17 @@ impl Settings {
         out
     }
 
+    /// As [`Settings::error`], at the one of `keys` that the message speaks of, by name or by value; else at the first.
+    pub fn error_among(&self, diags: &mut Diagnostics, keys: &[&str], message: &str) {
+        let spoken_of = |key: &&&str| {
+            self.entry(key).is_some_and(|e| {
+                message.contains(**key) || (!e.value.is_empty() && message.contains(&e.value))
+            })
+        };
+        let at = keys.iter().skip(1).find(spoken_of).or(keys.first());
+        self.error(diags, at.copied().unwrap_or_default(), message);
+    }
+
     /// Reports an error at `key`, naming the plugin: `bad value: ...`.
     pub fn error(&self, diags: &mut Diagnostics, key: &str, message: impl std::fmt::Display) {
         diags.error(

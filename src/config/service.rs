@@ -3,7 +3,7 @@
 //! Fluent Bit starts with a bad or unknown key here; so does firelane, with a warning that says what it does, and it
 //! refuses under `check` and `--strict`. `Flush` must be above 0 in both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::nearest;
@@ -257,7 +257,15 @@ impl Service {
             }
             // Read, or refused, by `load`.
             "parsers_file" | "streams_file" => {}
-            "log_file" => self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
+            "log_file" => {
+                self.log_file = Some(PathBuf::from(text)).filter(|_| !text.is_empty());
+                let dir =
+                    self.log_file.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+                if dir.is_some_and(|dir| !dir.is_dir()) {
+                    let message = format!("the directory of Log_File {text} in [SERVICE] is not there");
+                    diags.strict(Some(&entry.pos), message, "the log goes to standard error");
+                }
+            }
             "json.escape_unicode" => match value::boolean(text) {
                 Some(on) => self.escape_unicode = on,
                 // Fluent Bit takes anything that is not "off" as on.

@@ -1,9 +1,10 @@
-//! What only the whole document shows: outputs that get nothing, storage that has no place.
+//! What only the whole document shows: filters and outputs that get nothing, TLS keys without TLS, storage that has no
+//! place.
 //!
 //! Enters: a [`Document`]. Leaves: findings.
 
 use super::diag::Diagnostics;
-use super::section::{Document, Section};
+use super::section::{Document, Entry, Section};
 use super::value;
 use crate::text::{Regex, TagPattern};
 
@@ -12,7 +13,9 @@ const ONE_TAG: &[&str] = &["dummy", "stdin", "tcp"];
 
 /// Checks what concerns more than one section.
 pub fn check_whole(document: &Document, diags: &mut Diagnostics) {
+    filters(document, diags);
     outputs(document, diags);
+    plain_text(document, diags);
     storage(document, diags);
 }
 
@@ -31,23 +34,61 @@ fn outputs(document: &Document, diags: &mut Diagnostics) {
             }
             continue;
         };
-        let Some(tags) = &tags else { continue };
-        let pattern = plain.map(|e| TagPattern::new(&e.value));
-        // One that does not compile is reported where it is used.
-        let regex = match regex.map(|e| Regex::new(&e.value)).transpose() {
-            Ok(regex) => regex,
-            Err(_) => continue,
-        };
-        let takes = |tag: &String| {
-            pattern.as_ref().is_some_and(|p| p.matches(tag.as_bytes()))
-                || regex.as_ref().is_some_and(|r| r.is_match_at_start(tag.as_bytes()))
-        };
-        if !tags.iter().any(takes) {
+        if let Some(tags) = &tags
+            && matches_none(section, tags)
+        {
             diags.strict(
                 Some(&entry.pos),
                 format!("{title} matches the tag of no input"),
                 format!("it gets nothing; the tags are {}", tags.join(", ")),
             );
+        }
+    }
+}
+
+/// A filter without a Match is refused where it is built.
+fn filters(document: &Document, diags: &mut Diagnostics) {
+    let Some(tags) = known_tags(document) else { return };
+    for (n, section) in document.filters.iter().enumerate() {
+        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
+        let Some(entry) = set("match").or(set("match_regex")) else { continue };
+        if matches_none(section, &tags) {
+            diags.strict(
+                Some(&entry.pos),
+                format!("[FILTER] {} matches the tag of no input", instance(section, n)),
+                format!("it does nothing; the tags are {}", tags.join(", ")),
+            );
+        }
+    }
+}
+
+/// Whether Match and Match_Regex of a section fit none of the tags.
+fn matches_none(section: &Section, tags: &[String]) -> bool {
+    let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
+    let pattern = set("match").map(|e| TagPattern::new(&e.value));
+    // One that does not compile is reported where it is used.
+    let Ok(regex) = set("match_regex").map(|e| Regex::new(&e.value)).transpose() else { return false };
+    !tags.iter().any(|tag| {
+        pattern.as_ref().is_some_and(|p| p.matches(tag.as_bytes()))
+            || regex.as_ref().is_some_and(|r| r.is_match_at_start(tag.as_bytes()))
+    })
+}
+
+/// Inputs that were given a certificate, or were told to ask for one, and take everybody in plain text.
+fn plain_text(document: &Document, diags: &mut Diagnostics) {
+    for (n, section) in document.inputs.iter().enumerate() {
+        let on = |key: &str| section.last(key).and_then(|e| value::boolean(&e.value)) == Some(true);
+        let asks = |e: &&Entry| match e.key.as_str() {
+            "tls.crt_file" | "tls.key_file" => !e.value.is_empty(),
+            "tls.verify_client_cert" => on("tls.verify_client_cert"),
+            _ => false,
+        };
+        if !on("tls")
+            && let Some(entry) = section.entries.iter().find(asks)
+        {
+            let message =
+                format!("{} of [INPUT] {} is set, and tls is not on", entry.written, instance(section, n));
+            diags.strict(Some(&entry.pos), message, "it takes plain text from everybody; set tls on");
         }
     }
 }
@@ -173,6 +214,37 @@ mod tests {
                 "{inputs:?} {outputs:?}: {found}"
             );
             assert!(!found.contains('|'), "{found}");
+        }
+    }
+
+    #[test]
+    fn filters_that_apply_to_nothing_are_named() {
+        let found = findings(
+            "",
+            &["name=dummy"],
+            &["name=grep match=x", "name=grep match=*"],
+            &["name=null match=*"],
+        );
+        assert_eq!(
+            found,
+            "Strict f: [FILTER] grep.0 matches the tag of no input; it does nothing; the tags are dummy.0"
+        );
+        assert_eq!(findings("", &["name=forward"], &["name=grep match=x"], &["name=null match=*"]), "");
+    }
+
+    #[test]
+    fn an_input_with_a_certificate_and_without_tls_is_named() {
+        for (input, want) in [
+            (
+                "name=tcp tls.crt_file=/c",
+                "Strict f: tls.crt_file of [INPUT] tcp.0 is set, and tls is not on; it takes plain",
+            ),
+            ("name=tcp tls.verify_client_cert=on", "Strict f: tls.verify_client_cert of"),
+            ("name=tcp tls.verify_client_cert=off tls=off", ""),
+            ("name=tcp tls.crt_file=/c tls=on", ""),
+        ] {
+            let found = findings("", &[input], &[], &["name=null match=*"]);
+            assert!(found.starts_with(want) && found.is_empty() == want.is_empty(), "{input}: {found}");
         }
     }
 

@@ -126,10 +126,11 @@ pub fn parse(text: &str) -> Result<Node, Refused> {
         let (event, span) = event.map_err(|e| Refused {
             line: e.marker().line() as u32,
             message: format!(
-                "broken YAML at line {}, column {}: {}",
+                "broken YAML at line {}, column {}: {}{}",
                 e.marker().line(),
                 e.marker().col() + 1,
-                e.info()
+                e.info(),
+                if e.info().contains("anchor or alias") { "; put a * in quotes: match: '*'" } else { "" }
             ),
         })?;
         builder.event(event, span.start.line() as u32);
@@ -197,6 +198,7 @@ mod tests {
         for (text, line, message) in [
             ("a:\n  - b\n c: [\n", 3, "broken YAML at line 3, column"),
             ("a:\n\tb: c\n", 2, "broken YAML at line 2"),
+            ("a: *\n", 1, "broken YAML at line 1, column"),
             ("a: &x b\nc: *x\n", 2, "aliases (*name) are not supported"),
             ("? [a]\n: b\n", 1, "a key must be text"),
         ] {

@@ -5,6 +5,7 @@
 //! it is. With `Reserve_Data` the other fields stand behind the parsed ones, and one of the same name wins over those.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::{BuildContext, Context, Filter, FilterKind, Verdict};
 use crate::config::{Diagnostics, Key, PluginInfo, Settings, Type, nearest};
@@ -50,6 +51,9 @@ struct ParserFilter {
     parsers: Vec<Arc<Parser>>,
     preserve_key: bool,
     reserve_data: bool,
+    label: String,
+    /// A time that could not be read was reported.
+    said: AtomicBool,
 }
 
 fn build(s: &Settings, cx: &BuildContext<'_>, diags: &mut Diagnostics) -> Option<Arc<dyn Filter>> {
@@ -81,6 +85,8 @@ fn build(s: &Settings, cx: &BuildContext<'_>, diags: &mut Diagnostics) -> Option
         parsers,
         preserve_key: s.bool("preserve_key"),
         reserve_data: s.bool("reserve_data"),
+        label: s.label.clone(),
+        said: AtomicBool::new(false),
     }))
 }
 
@@ -135,7 +141,18 @@ impl ParserFilter {
             }
             Source::Path(path) => (None, path.text(record)?),
         };
-        let time = self.parsers.iter().find_map(|parser| parser.parse(text, parsed, record.time()))?;
+        let time = self.parsers.iter().find_map(|parser| {
+            let found = parser.parse(text, parsed, record.time());
+            if !matches!(found, Some(Some(_))) && parser.unread_times() > 0 && !self.said.swap(true, Relaxed) {
+                tracing::warn!(
+                    "{}: parser \"{}\": a time does not fit Time_Format and the record keeps its own, in {:.100} (said once)",
+                    self.label,
+                    parser.name(),
+                    String::from_utf8_lossy(text)
+                );
+            }
+            found
+        })?;
         Some(Parsed { source: at, time })
     }
 }

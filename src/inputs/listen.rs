@@ -92,7 +92,16 @@ pub(super) fn server_tls(s: &Settings, diags: &mut Diagnostics) -> Option<Option
         min_version: s.str("tls.min_version"),
         max_version: s.str("tls.max_version"),
     };
-    ServerTls::new(&files).map_err(|e| s.error(diags, "tls", e)).ok().map(Some)
+    let keys = [
+        "tls",
+        "tls.min_version",
+        "tls.max_version",
+        "tls.crt_file",
+        "tls.key_file",
+        "tls.ca_file",
+        "tls.verify_client_cert",
+    ];
+    ServerTls::new(&files).map_err(|e| s.error_among(diags, &keys, &e)).ok().map(Some)
 }
 
 impl Place {
@@ -121,7 +130,8 @@ impl Place {
             return Some(Place::Unix(path.to_owned(), perm));
         }
         let Some(port) = s.int("port").and_then(|p| u16::try_from(p).ok()) else {
-            s.error(diags, "port", "a port is a number from 0 to 65535");
+            let port = s.int("port").unwrap_or_default();
+            s.error(diags, "port", format!("port {port} cannot be: a port is a number from 0 to 65535"));
             return None;
         };
         Some(Place::Tcp(s.str("listen").unwrap_or("0.0.0.0").to_owned(), port))

@@ -70,7 +70,17 @@ pub(super) fn client_tls(s: &Settings, verify_hostname: bool, diags: &mut Diagno
     match ClientTls::new(&files) {
         Ok(tls) => Some(tls),
         Err(e) => {
-            s.error(diags, "tls", e);
+            let keys = [
+                "tls",
+                "tls.min_version",
+                "tls.max_version",
+                "tls.crt_file",
+                "tls.key_file",
+                "tls.ca_file",
+                "tls.ca_path",
+                "tls.vhost",
+            ];
+            s.error_among(diags, &keys, &e);
             None
         }
     }

@@ -104,6 +104,17 @@ fn build(s: &Settings, cx: &BuildContext, diags: &mut Diagnostics) -> Option<Box
             return None;
         }
     };
+    for key in ["path", "file"] {
+        if let Some(entry) = s.entry(key)
+            && entry.value.contains('$')
+        {
+            diags.strict(
+                Some(&entry.pos),
+                format!("{} \"{}\" of [OUTPUT] file looks like a record accessor, which is not built", entry.written, entry.value),
+                "it is taken as it is written; name the file by its tag, which rewrite_tag can make from a record",
+            );
+        }
+    }
     let file = s.str("file").map(str::to_owned);
     let shapes = Formatter::new(shape, cx.escape_unicode);
     Some(Box::new(FileOutput {

@@ -11,6 +11,7 @@ mod types;
 mod unescape;
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 
@@ -108,11 +109,17 @@ struct TimeRule {
     zone: Zone,
     keep: bool,
     strict: bool,
+    /// Texts that were no time.
+    unread: AtomicU64,
 }
 
 impl TimeRule {
     fn read(&self, text: &[u8], now: Time) -> Option<Time> {
-        self.format.read(text, &self.zone, now, self.strict)
+        let time = self.format.read(text, &self.zone, now, self.strict);
+        if time.is_none() {
+            self.unread.fetch_add(1, Relaxed);
+        }
+        time
     }
 
     /// As [`TimeRule::read`] for an encoded value. Only text is a time: a number stays a field, whatever the format.
@@ -137,6 +144,7 @@ impl Parser {
             zone: spec.zone,
             keep: spec.time_keep,
             strict: spec.time_strict,
+            unread: AtomicU64::new(0),
         });
         let format = match spec.format.to_ascii_lowercase().as_str() {
             "json" => Format::Json,
@@ -156,6 +164,11 @@ impl Parser {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Texts so far that stood where the time is and were none by its format.
+    pub fn unread_times(&self) -> u64 {
+        self.time.as_ref().map_or(0, |rule| rule.unread.load(Relaxed))
     }
 
     /// Whether it can match at all: a regular expression without named groups never does.

@@ -134,8 +134,8 @@ impl Router {
             // A look in the midst of a write may end within a line, and within a character.
             let text = fs::read(&path).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-            (whole.lines().count() >= count).then(|| logs(whole))
+            let whole: String = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+            (whole.lines().count() >= count).then(|| logs(&whole))
         })
     }
 
