@@ -296,7 +296,7 @@ impl Reader<'_> {
                 let first = batch.span.map_or(time, |(first, _)| first);
                 batch.span = Some((first, time));
                 batch.taken += 1;
-                if time - first >= MAX_SPAN {
+                if time - first > MAX_SPAN {
                     return Err(Refused::Value(
                         "The batch of log events in a single PutLogEvents request cannot span more than 24 hours."
                             .to_owned(),

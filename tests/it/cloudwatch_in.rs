@@ -49,6 +49,11 @@ fn whatever_is_malformed_gets_awss_error_in_awss_shape() {
     http.make("g", "s");
     let ok = put("g", "s", &["m"]).to_string();
     let put_with = |headers: &str, body: &[u8]| request("PutLogEvents", headers, body);
+    let asked = |operation: &str, body: serde_json::Value, want: &'static str| {
+        (request(operation, "", body.to_string().as_bytes()), 400, want)
+    };
+    let filter = |body, want| asked("FilterLogEvents", body, want);
+    let sixty: serde_json::Map<_, _> = (0..60).map(|n| (n.to_string(), json!("v"))).collect();
     let old = json!({"logGroupName": "g", "logStreamName": "s", "logEvents": [{"timestamp": 2, "message": "m"}, {"timestamp": 1, "message": "m"}]});
     for (sent, status, want) in [
         (request("Nonsense", "", b"{}"), 400, "UnknownOperationException"),
@@ -98,6 +103,53 @@ fn whatever_is_malformed_gets_awss_error_in_awss_shape() {
             request("FilterLogEvents", "", b"{\"logGroupName\":\"g\",\"nextToken\":\"x\"}"),
             400,
             "InvalidParameterException",
+        ),
+        filter(json!({"logGroupName": "g", "logStreamNames": []}), "InvalidParameterException"),
+        filter(json!({"logGroupName": "g", "logStreamNames": vec!["s"; 101]}), "InvalidParameterException"),
+        filter(json!({"logGroupName": "g", "logStreamNames": ["no"]}), "ResourceNotFoundException"),
+        filter(json!({"logGroupName": "g", "startTime": -1}), "InvalidParameterException"),
+        filter(json!({"logGroupName": "g", "logGroupIdentifier": "g"}), "InvalidParameterException"),
+        asked("DescribeLogGroups", json!({"nextToken": "!!!!"}), "InvalidParameterException"),
+        asked("DescribeLogGroups", json!({"limit": 1.5}), "SerializationException"),
+        asked("DescribeLogGroups", json!({"logGroupClass": "CHEAP"}), "InvalidParameterException"),
+        asked(
+            "DescribeLogGroups",
+            json!({"logGroupNamePrefix": "g", "logGroupNamePattern": "g"}),
+            "InvalidParameterException",
+        ),
+        asked("DescribeLogGroups", json!({"logGroupNamePrefix": "a b"}), "InvalidParameterException"),
+        asked(
+            "DescribeLogStreams",
+            json!({"logGroupName": "g", "logStreamNamePrefix": "a:b"}),
+            "InvalidParameterException",
+        ),
+        asked(
+            "CreateLogGroup",
+            json!({"logGroupName": "n", "logGroupClass": "CHEAP"}),
+            "InvalidParameterException",
+        ),
+        asked("CreateLogGroup", json!({"logGroupName": "n", "tags": "x"}), "SerializationException"),
+        asked("CreateLogGroup", json!({"logGroupName": "n", "tags": sixty}), "InvalidParameterException"),
+        asked("DeleteLogGroup", json!({"logGroupName": "a b"}), "InvalidParameterException"),
+        asked(
+            "DeleteLogStream",
+            json!({"logGroupName": "g", "logStreamName": "a:b"}),
+            "InvalidParameterException",
+        ),
+        asked(
+            "PutRetentionPolicy",
+            json!({"logGroupName": "a b", "retentionInDays": 7}),
+            "InvalidParameterException",
+        ),
+        asked(
+            "PutRetentionPolicy",
+            json!({"logGroupName": "g", "retentionInDays": 7.9}),
+            "SerializationException",
+        ),
+        asked(
+            "GetLogEvents",
+            json!({"logGroupName": "g", "logStreamName": "s", "unmask": "x"}),
+            "SerializationException",
         ),
     ] {
         let shown = String::from_utf8_lossy(&sent).into_owned();

@@ -9,6 +9,7 @@ use crate::support::cloudwatch::{
     stop, stored,
 };
 use crate::support::eventually;
+use crate::support::forward::{map, time};
 use crate::support::router::{Ended, free_port};
 
 const LABEL: &str = "cloudwatch_logs.0";
@@ -562,6 +563,69 @@ fn an_output_whose_service_is_away_does_not_hold_another_one() {
     other.away(false);
     stored(&other, 200);
     stop(router);
+}
+
+#[test]
+fn a_format_that_no_header_can_hold_is_passed_over_and_its_record_arrives() {
+    let aws = ready();
+    let router = plain(&aws, "log_key log");
+    let mut client = Sender::new(&router);
+    let formats: [&[u8]; 5] = [b"a\nb", b"\0", b"\x7f", b"\xff", b""];
+    let odd = |format: &&[u8]| {
+        let metadata = map(&[(b"x-amzn-logs-format", *format)]);
+        [&[0x92, 0x92][..], &time((now() / 1000) as u32), &metadata, &map(&[(b"log", b"odd")])].concat()
+    };
+    client.deliver("app", &formats.iter().map(odd).collect::<Vec<_>>());
+    client.deliver("app", &lines(3));
+    assert_eq!(aws.messages("g", "s").len(), 8);
+    assert!(aws.calls("PutLogEvents").iter().all(|c| c.format.is_empty()));
+    let ended = stop(router);
+    assert_eq!(counted(&ended, &["delivered", "dead_lettered"]), [8, 0]);
+}
+
+#[test]
+fn a_group_that_is_refused_for_its_tags_costs_no_record() {
+    let aws = CloudWatch::start();
+    aws.fault(Rule::on("CreateLogGroup", Answer::INVALID).always());
+    let router = plain(&aws, "log_key log\nnew_log_group_tags owner=me");
+    let mut client = Sender::new(&router);
+    client.send_to_ack("app", &lines(10), "1");
+    router.says("check new_log_group_tags and log_group_class, or create group g by hand");
+    aws.create("g", &["s"]);
+    client.expect("1");
+    assert_eq!(aws.messages("g", "s"), numbers(10));
+    let ended = stop(router);
+    assert_eq!(counted(&ended, &["delivered", "dropped_rejected"]), [10, 0]);
+}
+
+#[test]
+fn each_kind_of_trouble_is_told_once_and_the_end_of_it_when_no_stream_has_any() {
+    let aws = CloudWatch::start();
+    aws.create("g", &["p-bad", "p-good"]);
+    aws.fault(Rule::put(Answer::DENIED).stream("p-bad").always());
+    let names = "log_group_name g\nlog_stream_prefix p-\nlog_key log";
+    let router = start(&conf(&aws, LETTERS, names));
+    let mut client = Sender::new(&router);
+    client.send_to_ack("bad", &lines(5), "bad");
+    router.says("the role's policy has to allow logs:PutLogEvents");
+    let mut other = Sender::new(&router);
+    for _ in 0..3 {
+        other.deliver("good", &lines(5));
+    }
+    assert!(!router.messages().contains("sending again"), "{}", router.messages());
+    aws.heal();
+    aws.fault(Rule::put(Answer::INTERNAL).stream("p-bad"));
+    client.expect("bad");
+    router.says("sending again");
+    let ended = stop(router);
+    let told = |words: &str| ended.messages.matches(words).count();
+    assert_eq!(
+        (told("cannot send;"), told("stream=p-bad"), told("sending again")),
+        (2, 2, 1),
+        "{}",
+        ended.messages
+    );
+    assert!(ended.messages.contains("InternalFailure"), "{}", ended.messages);
 }
 
 #[test]

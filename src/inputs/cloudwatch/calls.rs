@@ -27,6 +27,10 @@ pub(super) const OPERATIONS: &[&str] = &[
 const RETENTIONS: &[i64] = &[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
 ];
+/// Classes of groups. All are kept alike here, in the window.
+const CLASSES: &[&str] = &["STANDARD", "INFREQUENT_ACCESS", "DELIVERY"];
+/// Most tags of a group.
+const TAGS: usize = 50;
 /// Most names of an answer.
 const PAGE: i64 = 50;
 
@@ -57,7 +61,9 @@ impl Params {
 
     pub(super) fn number(&self, key: &str) -> Result<Option<i64>, Error> {
         let wrong = || Error::new("SerializationException", format!("{key} must be a whole number."));
-        let whole = |v: &Value| v.as_i64().or_else(|| v.as_f64().map(|f| f as i64));
+        // Clients of languages that have no others write whole numbers as 5.0.
+        let whole =
+            |v: &Value| v.as_i64().or_else(|| v.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64));
         self.get(key).map(|v| whole(v).ok_or_else(wrong)).transpose()
     }
 
@@ -93,9 +99,44 @@ impl Params {
         Ok(limit as usize)
     }
 
+    /// Two that exclude one another.
+    pub(super) fn not_both(&self, one: &str, other: &str) -> Result<(), Error> {
+        match self.get(one).and(self.get(other)) {
+            Some(_) => Err(Error::parameter(format!("{one} and {other} are mutually exclusive parameters."))),
+            None => Ok(()),
+        }
+    }
+
+    /// One of a few words; `None` where it is not given.
+    fn word(&self, key: &str, words: &[&str]) -> Result<Option<&str>, Error> {
+        match self.text(key)? {
+            Some(text) if !words.contains(&text) => Err(Error::parameter(format!(
+                "1 validation error detected: Value '{text}' at '{key}' failed to satisfy constraint: Member must satisfy \
+                 enum value set: [{}]",
+                words.join(", ")
+            ))),
+            text => Ok(text),
+        }
+    }
+
+    /// Tags of a group: they are checked, and not kept.
+    fn tags(&self) -> Result<(), Error> {
+        let wrong = || Error::new("SerializationException", "tags must be a map of strings.");
+        let Some(tags) = self.get("tags") else { return Ok(()) };
+        let tags = tags.as_object().filter(|t| t.values().all(Value::is_string)).ok_or_else(wrong)?;
+        match tags.len() {
+            0..=TAGS => Ok(()),
+            n => Err(Error::parameter(format!(
+                "1 validation error detected: Value with {n} entries at 'tags' failed to satisfy constraint: Member must \
+                 have length less than or equal to {TAGS}"
+            ))),
+        }
+    }
+
     /// A group by its name, or by its ARN.
     pub(super) fn group(&self) -> Result<&str, Error> {
         if let Some(name) = self.text("logGroupName")? {
+            self.not_both("logGroupName", "logGroupIdentifier")?;
             names::check_group(name)?;
             return Ok(name);
         }
@@ -115,7 +156,10 @@ pub(super) fn call(hub: &Hub, operation: &str, body: &[u8], region: &str) -> Res
     let now = Time::now().millis();
     let answer = match operation {
         "CreateLogGroup" => {
-            hub.names().create_group(params.required("logGroupName")?, now)?;
+            let group = params.required("logGroupName")?;
+            params.word("logGroupClass", CLASSES)?;
+            params.tags()?;
+            hub.names().create_group(group, now)?;
             return Ok(None);
         }
         "CreateLogStream" => {
@@ -126,18 +170,22 @@ pub(super) fn call(hub: &Hub, operation: &str, body: &[u8], region: &str) -> Res
         }
         "DeleteLogGroup" => {
             let group = params.required("logGroupName")?;
+            names::check_group(group)?;
             hub.names().delete_group(group)?;
             hub.forget(|key| &*key.group == group);
             return Ok(None);
         }
         "DeleteLogStream" => {
             let (group, stream) = (params.required("logGroupName")?, params.required("logStreamName")?);
+            names::check_group(group)?;
+            names::check_stream(stream)?;
             hub.names().delete_stream(group, stream)?;
             hub.forget(|key| &*key.group == group && &*key.stream == stream);
             return Ok(None);
         }
         "PutRetentionPolicy" => {
             let group = params.required("logGroupName")?;
+            names::check_group(group)?;
             let days = params.number("retentionInDays")?.unwrap_or(0);
             if !RETENTIONS.contains(&days) {
                 return Err(Error::parameter(format!(
@@ -170,13 +218,22 @@ fn arn(region: &str, group: &str) -> String {
 }
 
 fn groups(hub: &Hub, params: &Params, region: &str) -> Result<Value, Error> {
-    let prefix = params.text("logGroupNamePrefix")?.unwrap_or_default();
+    params.not_both("logGroupNamePrefix", "logGroupNamePattern")?;
+    let prefix = params.text("logGroupNamePrefix")?;
+    prefix.map_or(Ok(()), names::check_group)?;
+    let prefix = prefix.unwrap_or_default();
     let pattern = params.text("logGroupNamePattern")?.unwrap_or_default().to_lowercase();
+    let class = params.word("logGroupClass", CLASSES)?;
+    // It is the last name of the page before.
     let after = params.text("nextToken")?;
+    if after.is_some_and(|after| names::check_group(after).is_err()) {
+        return Err(Error::parameter("The specified nextToken is invalid."));
+    }
     let limit = params.limit("limit", PAGE, PAGE)?;
     let names = hub.names();
     let mut found = names.groups.iter().filter(|(name, _)| {
         name.starts_with(prefix)
+            && class.is_none_or(|class| class == "STANDARD")
             && (pattern.is_empty() || name.to_lowercase().contains(&pattern))
             && after.is_none_or(|after| &***name > after)
     });
@@ -205,7 +262,9 @@ fn groups(hub: &Hub, params: &Params, region: &str) -> Result<Value, Error> {
 
 fn streams(hub: &Hub, params: &Params, region: &str) -> Result<Value, Error> {
     let group = params.group()?;
-    let prefix = params.text("logStreamNamePrefix")?.unwrap_or_default();
+    let prefix = params.text("logStreamNamePrefix")?;
+    prefix.map_or(Ok(()), names::check_stream)?;
+    let prefix = prefix.unwrap_or_default();
     let limit = params.limit("limit", PAGE, PAGE)?;
     let skip = match params.text("nextToken")?.map(str::parse::<usize>) {
         None => 0,

@@ -2,7 +2,8 @@
 //!
 //! Enters: names. Leaves: what is known of them, in the order of their names. Can go wrong: a name is unknown, or taken;
 //! there are too many groups. Streams are made by every container that starts and deleted by nobody: beyond their limit
-//! the one that was silent the longest is forgotten.
+//! the one that was silent the longest is forgotten; of those that nothing was written to yet, only when all others are,
+//! since their clients have no token that would prove them.
 //!
 //! A put to a stream that is not known is taken all the same when it brings the token of an earlier put that was
 //! answered before this process started, or before the stream was forgotten: docker's driver makes its stream once, when
@@ -62,6 +63,8 @@ pub(super) struct Names {
     count: u64,
     /// When a stream was last forgotten for want of room; tokens older than that prove that it was there.
     forgot: u64,
+    /// How many were.
+    forgotten: u64,
     /// What has changed since it was last asked for.
     changes: Vec<Change>,
 }
@@ -76,6 +79,7 @@ impl Names {
             started,
             count: 0,
             forgot: 0,
+            forgotten: 0,
             changes: Vec::new(),
         }
     }
@@ -164,12 +168,18 @@ impl Names {
     /// Forgets the stream that was silent the longest.
     fn forget_one(&mut self) {
         let all = self.groups.iter().flat_map(|(g, group)| group.streams.iter().map(move |s| (g, s)));
-        let oldest = all.min_by_key(|(_, (_, stream))| stream.touched());
+        let oldest = all.min_by_key(|(_, (_, stream))| (stream.ingested.is_none(), stream.touched()));
         let Some((name, stream)) = oldest.map(|(g, (s, _))| (g.clone(), s.clone())) else { return };
         if let Some(group) = self.groups.get_mut(&name) {
             group.streams.remove(&stream);
             self.streams -= 1;
             self.forgot = self.count;
+            self.forgotten += 1;
+            // The first, and then each time there are ten times as many.
+            if self.forgotten.checked_ilog10().is_some_and(|n| self.forgotten == 10u64.pow(n)) {
+                tracing::warn!(group = %name, stream = %stream, forgotten = self.forgotten, limit = self.most_streams,
+                    "streams are forgotten: there are more than Max_Streams; raise it, or delete those that are no longer used");
+            }
             self.changes.push(Change::Gone { group: name, stream: Some(stream) });
         }
     }

@@ -18,8 +18,14 @@ const PAGE_BYTES: usize = 1 << 20;
 
 /// `startTime` and `endTime`: the first is within, the second is not.
 fn span(params: &Params) -> Result<std::ops::Range<i64>, Error> {
-    let start = params.number("startTime")?.unwrap_or(i64::MIN);
-    Ok(start..params.number("endTime")?.unwrap_or(i64::MAX))
+    let time = |key: &str, default: i64| match params.number(key)? {
+        Some(time) if time < 0 => Err(Error::parameter(format!(
+            "1 validation error detected: Value '{time}' at '{key}' failed to satisfy constraint: Member must have value \
+             greater than or equal to 0"
+        ))),
+        time => Ok(time.unwrap_or(default)),
+    };
+    Ok(time("startTime", i64::MIN)?..time("endTime", i64::MAX)?)
 }
 
 fn text(message: &[u8]) -> String {
@@ -66,6 +72,20 @@ pub(super) fn filter(hub: &Hub, params: &Params) -> Result<Vec<u8>, Error> {
             "logStreamNames and logStreamNamePrefix are mutually exclusive parameters.",
         ));
     }
+    if let Some(names) = &streams {
+        if !(1..=STREAMS).contains(&names.len()) {
+            return Err(Error::parameter(format!(
+                "1 validation error detected: Value with {} entries at 'logStreamNames' failed to satisfy constraint: Member \
+                 must have length from 1 to {STREAMS}",
+                names.len()
+            )));
+        }
+        let known = hub.names();
+        let known = &known.group(group)?.streams;
+        if names.iter().any(|name| !known.contains_key(*name)) {
+            return Err(Error::not_found("log stream"));
+        }
+    }
     let prefix = prefix.unwrap_or_default();
     let span = span(params)?;
     let pattern = Pattern::new(params.text("filterPattern")?.unwrap_or_default())?;
@@ -101,6 +121,9 @@ pub(super) fn filter(hub: &Hub, params: &Params) -> Result<Vec<u8>, Error> {
     Ok(answer.to_string().into_bytes())
 }
 
+/// Most streams that one call may name.
+const STREAMS: usize = 100;
+
 /// GetLogEvents.
 pub(super) fn get(hub: &Hub, params: &Params) -> Result<Vec<u8>, Error> {
     let (group, stream) = (params.group()?, params.required("logStreamName")?);
@@ -108,6 +131,7 @@ pub(super) fn get(hub: &Hub, params: &Params) -> Result<Vec<u8>, Error> {
         return Err(Error::not_found("log stream"));
     }
     let span = span(params)?;
+    params.flag("unmask")?;
     let limit = params.limit("limit", PAGE, PAGE)?;
     let given = params.text("nextToken")?;
     // Forward from a place, or backward from it.

@@ -134,6 +134,8 @@ impl Api {
                     self.aws.credentials.forget();
                     renewed = true;
                 }
+                // Every part of the batch would be refused as well.
+                Trouble::Refused if speaks_of_names(&cause) => return Outcome::RefusedAll(cause),
                 trouble => return outcome(trouble, cause),
             }
         }
@@ -164,8 +166,9 @@ impl Api {
                 if gzip {
                     headers.insert("content-encoding", "gzip");
                 }
+                // What cannot stand there was passed over before.
                 if let Some(format) = &format {
-                    headers.insert(FORMAT, format.clone());
+                    let _same = headers.try_insert(FORMAT, format.clone());
                 }
             });
         match call.send().await {
@@ -242,6 +245,15 @@ impl Api {
             Ok(_) => tracing::info!(group, "log group created"),
             Err(e) => match read("CreateLogGroup", &e) {
                 (Trouble::Exists, _) => {}
+                // The records are good, and so is the name: somebody has to change what groups are created with.
+                (Trouble::Refused, cause)
+                    if (!tags.is_empty() || self.creation.class.is_some()) && !speaks_of_names(&cause) =>
+                {
+                    let cause = format!(
+                        "{cause}; check new_log_group_tags and log_group_class, or create group {group} by hand"
+                    );
+                    return Err(Outcome::Hindered { cause, lasting: true });
+                }
                 (trouble, cause) => return Err(of_names(trouble, cause)),
             },
         }
@@ -279,6 +291,10 @@ fn of_names(trouble: Trouble, cause: String) -> Outcome {
         Trouble::Refused => Outcome::RefusedAll(cause),
         trouble => outcome(trouble, cause),
     }
+}
+
+fn speaks_of_names(cause: &str) -> bool {
+    cause.contains("logGroupName") || cause.contains("logStreamName")
 }
 
 /// The ranges of events that an answer with status 200 rejects. The end of the old ones is exclusive, the start of the new
@@ -321,6 +337,9 @@ where
             let after = e.raw_response().and_then(retry_after);
             let cause = match name {
                 "" => foreign(call, e.raw_response()),
+                "AccessDenied" | "AccessDeniedException" => {
+                    format!("{call}: {status} {name} {said}; the role's policy has to allow logs:{call}")
+                }
                 name => format!("{call}: {status} {name} {said}").trim_end().to_owned(),
             };
             (judge(name, status, after), cause)

@@ -58,6 +58,14 @@ pub(super) struct Head<'a> {
 /// The header that says what messages hold (`json/emf`), and the key under which the CloudWatch input keeps it.
 pub(super) const FORMAT: &str = "x-amzn-logs-format";
 
+/// Most bytes of what a client says of its format; `json/emf` is the only one that the service knows.
+const FORMAT_MAX: usize = 256;
+
+/// Whether a format may stand in a header. It comes from clients, and one that may not is passed over.
+pub(super) fn is_format(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= FORMAT_MAX && text.iter().all(|b| matches!(b, b' '..=b'~'))
+}
+
 /// Reads what stands before a record.
 pub(super) fn head(buf: &[u8], pos: usize) -> Option<Head<'_>> {
     if buf.get(pos) == Some(&0x92)
@@ -69,7 +77,7 @@ pub(super) fn head(buf: &[u8], pos: usize) -> Option<Head<'_>> {
     let TimeForm::At(time) = entry.time else { return None };
     let format = entry.metadata.and_then(|metadata| {
         let (value, _) = field(buf, metadata.start, FORMAT.as_bytes())?;
-        msgpack::read(buf, value?.start)?.0.text()
+        msgpack::read(buf, value?.start)?.0.text().filter(|text| is_format(text))
     });
     Some(Head { time: time.millis(), record: entry.record.start, format })
 }

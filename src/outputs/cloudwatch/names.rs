@@ -112,6 +112,41 @@ impl Name {
         Name { kind, parts, fallback: None, warned: AtomicBool::new(false) }
     }
 
+    /// What of its fixed text CloudWatch would never take.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for part in self.parts.iter().chain(self.fallback.iter().flatten()) {
+            let Part::Text(text) = part else { continue };
+            let text = String::from_utf8_lossy(text);
+            if text.chars().count() > NAME_MAX {
+                return Err(format!("a name has at most {NAME_MAX} characters"));
+            }
+            let bad = text.chars().find(|c| match self.kind {
+                Kind::Group => !c.is_ascii_alphanumeric() && !"_/.-#".contains(*c),
+                Kind::Stream => matches!(c, ':' | '*'),
+            });
+            match (bad, self.kind) {
+                (Some('$'), _) if text.contains("$(") => {
+                    return Err(format!(
+                        "\"{text}\": $(...) is for the plugin cloudwatch; here it is log_group_template"
+                    ));
+                }
+                (Some(c), Kind::Group) => {
+                    return Err(format!(
+                        "\"{text}\": a log group's name has letters, digits and _ / . - # only, not {c:?}"
+                    ));
+                }
+                (Some(c), Kind::Stream) => {
+                    return Err(format!("\"{text}\": a log stream's name cannot have {c:?}"));
+                }
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the tag alone decides.
     pub(super) fn is_of_tag(&self) -> bool {
         self.parts.iter().all(|part| match part {
@@ -318,6 +353,28 @@ mod tests {
         });
         assert!(name.is_of_tag());
         assert_eq!(render(&name), "prod/77");
+    }
+
+    #[test]
+    fn fixed_text_that_the_service_never_takes_is_found_at_once() {
+        for (name, want) in [
+            (Name::fixed(Kind::Group, "my group"), "not ' '"),
+            (Name::fixed(Kind::Group, "g$(tag)"), "is for the plugin cloudwatch"),
+            (Name::fixed(Kind::Stream, "s:1"), "cannot have ':'"),
+            (Name::prefixed(Kind::Stream, "a*"), "cannot have '*'"),
+            (Name::fixed(Kind::Group, &"x".repeat(513)), "at most 512"),
+            (dollars(Kind::Group, "a b$(tag)"), "not ' '"),
+        ] {
+            let said = name.check().unwrap_err();
+            assert!(said.contains(want), "{said}");
+        }
+        for name in [
+            Name::fixed(Kind::Group, "/aws/ecs_1.a-b#c"),
+            Name::fixed(Kind::Stream, "any thing/$x"),
+            dollars(Kind::Stream, "$(tag[0])/$(uuid)"),
+        ] {
+            name.check().unwrap();
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! whose batch is not through waits with everything behind it, the others go on. What is left when the task is aborted has
 //! no verdict: it counts as given up, or stays in the log.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 
 use super::api::{Api, Outcome, Rejected};
 use super::batch::{Batch, Item, Run, Unsent, Writer};
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The same where somebody has to do something first.
 const LASTING: Duration = Duration::from_secs(5);
 const LASTING_MOST: Duration = Duration::from_secs(60);
+/// Words of a cause that say of what kind it is: the call, the status and the error's name.
+const KIND_WORDS: usize = 3;
 /// Bodies kept to be used again.
 const SPARE: usize = 4;
 
@@ -46,7 +48,9 @@ pub(super) struct Runner {
     parcels: Parcels,
     streams: Streams,
     window: Window,
-    calls: JoinSet<Called>,
+    calls: JoinSet<Outcome>,
+    /// What the calls carry.
+    carried: HashMap<task::Id, (StreamId, Batch)>,
     /// What is being sorted.
     cursor: Option<Cursor>,
     scratch: Scratch,
@@ -55,7 +59,8 @@ pub(super) struct Runner {
     last: Option<(Vec<u8>, Vec<u8>, StreamId)>,
     spare: Vec<Vec<u8>>,
     settled: Vec<Settled>,
-    trouble: Option<String>,
+    /// Streams whose last call did not go well, and why.
+    troubled: HashMap<StreamId, String>,
 }
 
 /// How far a delivery has been sorted.
@@ -75,7 +80,7 @@ struct Called {
 }
 
 enum Event {
-    Called(Option<Result<Called, JoinError>>),
+    Called(Option<Result<(task::Id, Outcome), JoinError>>),
     Delivery(Option<Delivery>),
     Due,
 }
@@ -100,13 +105,14 @@ impl Runner {
             streams: Streams::new(linger),
             window: Window::new(),
             calls: JoinSet::new(),
+            carried: HashMap::new(),
             cursor: None,
             scratch: Scratch::default(),
             names: Default::default(),
             last: None,
             spare: Vec::new(),
             settled: Vec::new(),
-            trouble: None,
+            troubled: HashMap::new(),
         }
     }
 
@@ -145,17 +151,20 @@ impl Runner {
             let due = due.into_iter().chain(self.parcels.next_tell()).min();
             let event = tokio::select! {
                 biased;
-                called = self.calls.join_next(), if !self.calls.is_empty() => Event::Called(called),
+                called = self.calls.join_next_with_id(), if !self.calls.is_empty() => Event::Called(called),
                 delivery = queue.recv(), if room && !ended => Event::Delivery(delivery),
                 () = until(due) => Event::Due,
             };
             match event {
-                Event::Called(Some(Ok(called))) => self.called(called, &queue),
-                Event::Called(Some(Err(e))) => {
-                    // A call panicked, or the runtime is ending: what it carried is settled by nobody.
-                    tracing::error!(output = %queue.label(), cause = %e, "output ended");
-                    return;
+                Event::Called(Some(Ok((id, outcome)))) => self.ended(id, outcome, &queue),
+                Event::Called(Some(Err(e))) if e.is_panic() => {
+                    // What made it panic would do so again, also after a start: halves find the record, the others go on.
+                    let cause = format!("the call came to no end, which is a mistake of firelane: {e}");
+                    tracing::error!(output = %queue.label(), %cause, "call failed");
+                    self.ended(e.id(), Outcome::Refused(cause), &queue);
                 }
+                // The runtime is ending: what it carried is settled by nobody.
+                Event::Called(Some(Err(_))) => return,
                 Event::Called(None) | Event::Due => {}
                 Event::Delivery(Some(delivery)) => self.take(delivery),
                 Event::Delivery(None) => ended = true,
@@ -261,11 +270,16 @@ impl Runner {
         };
         self.window.begin(batch.body.len());
         let api = Arc::clone(&self.api);
-        self.calls.spawn(async move {
-            let (body, events) = (batch.body.clone(), batch.items.len());
-            let outcome = api.put((&names.0, &names.1), body, events, batch.format.as_deref()).await;
-            Called { stream: id, batch, outcome }
-        });
+        let (body, events, format) = (batch.body.clone(), batch.items.len(), batch.format.clone());
+        let call = async move { api.put((&names.0, &names.1), body, events, format.as_deref()).await };
+        self.carried.insert(self.calls.spawn(call).id(), (id, batch));
+    }
+
+    /// A call is over: finds what it carried.
+    fn ended(&mut self, call: task::Id, outcome: Outcome, queue: &Receiver) {
+        if let Some((stream, batch)) = self.carried.remove(&call) {
+            self.called(Called { stream, batch, outcome }, queue);
+        }
     }
 
     fn unsent(&mut self, unsent: Vec<Unsent>) {
@@ -291,7 +305,7 @@ impl Runner {
         match outcome {
             Outcome::Done(rejected) => {
                 self.window.good();
-                if self.trouble.take().is_some() {
+                if self.troubled.remove(&id).is_some() && self.troubled.is_empty() {
                     tracing::info!(output = %queue.label(), "sending again");
                 }
                 self.done(batch, rejected, queue);
@@ -303,9 +317,8 @@ impl Runner {
             Outcome::Throttled { after, cause } => {
                 self.window.bad(now);
                 counters.throttled.fetch_add(1, Relaxed);
-                if self.trouble.is_none() {
+                if self.is_news(id, &cause) {
                     tracing::warn!(output = %queue.label(), %cause, "throttled; records are kept and sent more slowly");
-                    self.trouble = Some(cause);
                 }
                 if self.is_old(&batch, now) {
                     return self.give_up(id, batch, now, queue);
@@ -314,7 +327,7 @@ impl Runner {
                 self.again(id, batch, now + wait);
             }
             Outcome::Hindered { cause, lasting } => {
-                self.say(queue, cause);
+                self.say(id, queue, &cause);
                 let (first, most) = if lasting { (LASTING, LASTING_MOST) } else { (PUT_OFF, PATIENCE) };
                 let wait = self.put_off(id, first, most);
                 if self.is_old(&batch, now) {
@@ -325,7 +338,7 @@ impl Runner {
             Outcome::Failed(cause) => {
                 self.window.bad(now);
                 counters.retries.fetch_add(1, Relaxed);
-                self.say(queue, cause);
+                self.say(id, queue, &cause);
                 batch.failures = batch.failures.saturating_add(1);
                 if self.retry.gives_up(batch.failures) || self.is_old(&batch, now) {
                     return self.give_up(id, batch, now, queue);
@@ -334,10 +347,12 @@ impl Runner {
                 self.again(id, batch, now + wait);
             }
             Outcome::RefusedAll(cause) => {
+                self.troubled.remove(&id);
                 self.lose(batch, DropReason::Rejected, &Arc::from(cause), queue);
                 self.streams.done(id, now);
             }
             Outcome::Refused(cause) if batch.items.len() <= 1 => {
+                self.troubled.remove(&id);
                 self.lose(batch, DropReason::Rejected, &Arc::from(cause), queue);
                 self.streams.done(id, now);
             }
@@ -376,13 +391,26 @@ impl Runner {
     }
 
     /// Says what is wrong if it is news.
-    fn say(&mut self, queue: &Receiver, cause: String) {
-        if self.trouble.is_none() {
-            tracing::error!(output = %queue.label(), %cause, "cannot send; records are kept and sent again");
+    fn say(&mut self, id: StreamId, queue: &Receiver, cause: &str) {
+        if self.is_news(id, cause) {
+            let (group, stream) = self
+                .streams
+                .get(id)
+                .map_or_else(Default::default, |s| (Arc::clone(&s.group), Arc::clone(&s.name)));
+            tracing::error!(output = %queue.label(), %group, %stream, %cause, "cannot send; records are kept and sent again");
         } else {
             tracing::debug!(output = %queue.label(), %cause, "still cannot send");
         }
-        self.trouble = Some(cause);
+    }
+
+    /// Notes a stream's trouble. It is news if no stream has one of its kind; of what has a number, a host or a name in it, the
+    /// beginning says the kind.
+    fn is_news(&mut self, id: StreamId, cause: &str) -> bool {
+        let kind =
+            |text: &str| text.split_whitespace().take(KIND_WORDS).map(str::to_owned).collect::<Vec<_>>();
+        let (now, before) = (kind(cause), self.troubled.insert(id, cause.to_owned()));
+        before.is_none_or(|before| kind(&before) != now)
+            && !self.troubled.iter().any(|(other, of)| *other != id && kind(of) == now)
     }
 
     fn is_old(&self, batch: &Batch, now: Instant) -> bool {
@@ -391,7 +419,7 @@ impl Runner {
     }
 
     fn give_up(&mut self, id: StreamId, batch: Batch, now: Instant, queue: &Receiver) {
-        let cause = self.trouble.clone().unwrap_or_default();
+        let cause = self.troubled.remove(&id).unwrap_or_default();
         self.lose(batch, DropReason::Retries, &Arc::from(cause), queue);
         self.streams.done(id, now);
     }

@@ -6,7 +6,7 @@ use aws_sdk_cloudwatchlogs::types::LogGroupClass;
 
 use super::CloudWatch;
 use super::api::Creation;
-use super::message::{Message, Oversize, TRUNCATED};
+use super::message::{Message, Oversize, TRUNCATED, is_format};
 use super::names::{Kind, Name};
 use crate::config::{Diagnostics, Settings};
 use crate::net::{AwsOptions, HttpOptions, Proxies, random};
@@ -65,10 +65,12 @@ impl Reading<'_> {
     }
 
     fn logs_names(&mut self) -> Option<(Name, Name)> {
-        let group = Name::fixed(Kind::Group, &self.required("log_group_name")?);
+        let group = self.checked("log_group_name", |text| Name::fixed(Kind::Group, text))?;
         let stream = match (self.text("log_stream_name"), self.text("log_stream_prefix")) {
-            (Some(name), None) => Name::fixed(Kind::Stream, &name),
-            (None, Some(prefix)) => Name::prefixed(Kind::Stream, &prefix),
+            (Some(_), None) => self.checked("log_stream_name", |text| Name::fixed(Kind::Stream, text))?,
+            (None, Some(_)) => {
+                self.checked("log_stream_prefix", |text| Name::prefixed(Kind::Stream, text))?
+            }
             (None, None) => {
                 return self.error("log_stream_name", "set log_stream_name or log_stream_prefix");
             }
@@ -80,6 +82,23 @@ impl Reading<'_> {
         let group = self.template("log_group_template", Kind::Group, group)?;
         let stream = self.template("log_stream_template", Kind::Stream, stream)?;
         Some((group, stream))
+    }
+
+    /// A name made of what a key says, if CloudWatch can take it.
+    fn checked(&mut self, key: &str, make: impl FnOnce(&str) -> Name) -> Option<Name> {
+        let text = self.required(key)?;
+        if key != "log_group_name" && text.contains("$(") {
+            self.diags.strict(
+                Some(self.s.pos_of(key)),
+                format!("$(...) in {key} is for the plugin cloudwatch"),
+                "it is taken as it is written; use log_stream_template, or Name cloudwatch",
+            );
+        }
+        let name = make(&text);
+        match name.check() {
+            Ok(()) => Some(name),
+            Err(e) => self.error(key, e),
+        }
     }
 
     fn template(&mut self, key: &str, kind: Kind, fallback: Name) -> Option<Name> {
@@ -114,7 +133,7 @@ impl Reading<'_> {
 
     fn dollars(&mut self, key: &str, kind: Kind, text: &str, default: &str, uuid: &str) -> Option<Name> {
         let default = self.text(default).unwrap_or_default();
-        match Name::dollars(kind, text, &default, uuid) {
+        match Name::dollars(kind, text, &default, uuid).and_then(|name| name.check().map(|()| name)) {
             Ok(name) => Some(name),
             Err(e) => self.error(key, format_args!("bad name \"{text}\": {e}")),
         }
@@ -141,7 +160,7 @@ impl Reading<'_> {
             stream,
             message,
             creation,
-            format: self.text("log_format"),
+            format: self.format()?,
             gzip,
             aws: AwsOptions {
                 region,
@@ -166,6 +185,24 @@ impl Reading<'_> {
             linger: self.cx.flush,
             retry: self.cx.retry,
         }))
+    }
+
+    fn format(&mut self) -> Option<Option<String>> {
+        let Some(format) = self.text("log_format") else { return Some(None) };
+        if !is_format(format.as_bytes()) {
+            return self.error(
+                "log_format",
+                format_args!("\"{}\" cannot stand in a header, use json/emf", format.escape_debug()),
+            );
+        }
+        if format != "json/emf" {
+            self.diags.strict(
+                Some(self.s.pos_of("log_format")),
+                format!("log_format \"{format}\" is none that CloudWatch has"),
+                "it is sent as it is; json/emf makes metrics of records",
+            );
+        }
+        Some(Some(format))
     }
 
     fn proxies(&mut self) -> Option<Proxies> {
@@ -226,9 +263,15 @@ impl Reading<'_> {
         for tag in
             self.s.str("new_log_group_tags").unwrap_or_default().split(',').filter(|t| !t.trim().is_empty())
         {
-            let Some((key, value)) = tag.split_once('=') else {
+            let Some((key, value)) = tag.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
                 return self.error("new_log_group_tags", format_args!("\"{tag}\" is not key=value"));
             };
+            if key.trim().to_ascii_lowercase().starts_with("aws:") {
+                return self.error(
+                    "new_log_group_tags",
+                    format_args!("\"{tag}\": AWS keeps names that begin with aws: for itself"),
+                );
+            }
             tags.push((key.trim().to_owned(), value.trim().to_owned()));
         }
         Some(Creation {
@@ -251,6 +294,7 @@ impl Reading<'_> {
         let text = match self.text("endpoint") {
             Some(text) => text,
             None if tls && port.is_none() => return Some(None),
+            None if region.starts_with("cn-") => format!("logs.{region}.amazonaws.com.cn"),
             None => format!("logs.{region}.amazonaws.com"),
         };
         let whole = address(&text, tls);

@@ -6,7 +6,7 @@ use super::Kafka;
 use super::encode::{Encoder, Format, Header, Keys, Topics};
 use super::gelf::Gelf;
 use super::producer;
-use crate::config::{Diagnostics, Settings, value};
+use crate::config::{Diagnostics, Entry, Settings, value};
 use crate::net::kafka::{KafkaConfig, Refused, Shared};
 use crate::outputs::format::JsonDate;
 use crate::outputs::{BuildContext, Output};
@@ -142,6 +142,18 @@ fn headers(s: &Settings, diags: &mut Diagnostics) -> Option<Vec<Header>> {
     Some(headers)
 }
 
+/// Properties that would break what the output promises.
+const NEVER: [(&str, &str); 2] = [
+    (
+        "transactional.id",
+        "firelane makes no transactions, and librdkafka takes messages in one only; remove the line",
+    ),
+    (
+        "delivery.report.only.error",
+        "a record is done when its delivery report says so, and there would be none; remove the line",
+    ),
+];
+
 fn config(s: &Settings, diags: &mut Diagnostics) -> Option<KafkaConfig> {
     for key in ["schema_str", "schema_id"] {
         if s.str(key).is_some() {
@@ -152,6 +164,15 @@ fn config(s: &Settings, diags: &mut Diagnostics) -> Option<KafkaConfig> {
     if let Some(entry) = s.entries().iter().find(|e| e.key.starts_with("schema_registry_")) {
         s.error(diags, &entry.key, "the schema registry is not built yet, use format json or msgpack");
         return None;
+    }
+    for (property, why) in NEVER {
+        let on = |e: &&Entry| {
+            e.key.strip_prefix("rdkafka.") == Some(property) && !e.value.eq_ignore_ascii_case("false")
+        };
+        if let Some(entry) = s.entries().iter().find(on) {
+            s.error(diags, &entry.key, format_args!("{} cannot be set: {why}", entry.written));
+            return None;
+        }
     }
     let theirs = s.entries().iter().filter_map(|e| Some((e.key.strip_prefix("rdkafka.")?, e.value.as_str())));
     let shared = Shared {

@@ -156,7 +156,7 @@ fn metadata_stands_beside_the_time() {
 fn what_the_service_refuses_is_refused_in_its_words() {
     for (body, want) in [
         (at(&[2, 1]), "must be in chronological order"),
-        (at(&[0, MAX_SPAN]), "cannot span more than 24 hours"),
+        (at(&[0, MAX_SPAN + 1]), "cannot span more than 24 hours"),
         (at(&[-1]), "Value '-1' at 'logEvents.1.member.timestamp'"),
         (at(&[]), "Value '[]' at 'logEvents'"),
         (at(&[1; MAX_EVENTS + 1]), "length less than or equal to 10000"),
