@@ -16,6 +16,7 @@ pub fn check_whole(document: &Document, diags: &mut Diagnostics) {
     filters(document, diags);
     outputs(document, diags);
     plain_text(document, diags);
+    overflow(document, diags);
     storage(document, diags);
 }
 
@@ -119,6 +120,31 @@ fn known_tags(document: &Document) -> Option<Vec<String>> {
             one.then(|| set(section, "tag").unwrap_or_else(|| format!("{name}.{n}")))
         })
         .collect()
+}
+
+/// Records that are in memory only wait with their source.
+fn overflow(document: &Document, diags: &mut Diagnostics) {
+    let is = |value: Option<&Entry>| value.is_some_and(|e| e.value.eq_ignore_ascii_case("filesystem"));
+    let service = |key: &str| document.service.iter().rev().find(|e| e.key == key);
+    let inherit = service("storage.inherit").and_then(|e| value::boolean(&e.value)) == Some(true);
+    let on_disk = (inherit && is(service("storage.type")))
+        || document.inputs.iter().any(|section| is(section.last("storage.type")));
+    for (n, section) in document.outputs.iter().enumerate() {
+        if let Some(entry) = section.last("overflow")
+            && !on_disk
+            && !matches!(entry.value.to_ascii_lowercase().as_str(), "" | "block")
+        {
+            diags.strict(
+                Some(&entry.pos),
+                format!(
+                    "overflow {} of [OUTPUT] {} has no effect: no input has storage.type filesystem",
+                    entry.value,
+                    instance(section, n)
+                ),
+                "sources wait where it is behind; storage.type memrb on an input drops its oldest",
+            );
+        }
+    }
 }
 
 /// An input that wants its records on disk needs a place for them; Fluent Bit refuses it, too.
@@ -246,6 +272,18 @@ mod tests {
             let found = findings("", &[input], &[], &["name=null match=*"]);
             assert!(found.starts_with(want) && found.is_empty() == want.is_empty(), "{input}: {found}");
         }
+    }
+
+    #[test]
+    fn overflow_of_an_output_that_never_gets_anything_from_disk_is_named() {
+        let output = &["name=null match=* overflow=drop_oldest"][..];
+        let found = findings("", &["name=dummy"], &[], output);
+        assert!(
+            found.starts_with("Strict f: overflow drop_oldest of [OUTPUT] null.0 has no effect"),
+            "{found}"
+        );
+        assert_eq!(findings("storage.path=/x", &["name=dummy storage.type=filesystem"], &[], output), "");
+        assert_eq!(findings("", &["name=dummy"], &[], &["name=null match=* overflow=block"]), "");
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Totals {
                 .map(|(_, n)| n.load(Relaxed))
                 .sum()
         };
-        self.outputs.iter().map(|(_, o)| given_up(o)).sum()
+        self.outputs.iter().map(|(_, o)| given_up(o)).sum::<u64>() + self.pipeline.orphaned.load(Relaxed)
     }
 }
 

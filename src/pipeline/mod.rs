@@ -10,6 +10,7 @@ mod keeping;
 mod refused;
 mod replay;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -154,6 +155,8 @@ impl Pipeline {
         let mut output_matchers = Vec::new();
         let mut owners = Vec::new();
         let mut outputs = Vec::new();
+        let identities: HashMap<String, String> =
+            plan.outputs.iter().map(|o| (format!("output {}", o.label), o.identity.clone())).collect();
         for (planned, (_, counters)) in plan.outputs.into_iter().zip(&totals.outputs) {
             let (sender, receiver) =
                 rt::queue(planned.label.clone(), share, Arc::clone(counters), letters.clone());
@@ -189,7 +192,7 @@ impl Pipeline {
                 None
             }
         };
-        let dead_letters = match DeadLettersTask::start(inbox, &service, &totals) {
+        let dead_letters = match DeadLettersTask::start(inbox, &service, &totals, identities) {
             Ok(task) => task,
             Err(message) => {
                 tracing::error!("{message}");
@@ -331,11 +334,17 @@ struct DeadLettersTask {
 }
 
 impl DeadLettersTask {
-    fn start(inbox: Option<LetterBox>, service: &Service, totals: &Totals) -> Result<Self, String> {
+    /// `outputs`: what each is, by the name that its letters come under.
+    fn start(
+        inbox: Option<LetterBox>,
+        service: &Service,
+        totals: &Totals,
+        outputs: HashMap<String, String>,
+    ) -> Result<Self, String> {
         let task = DeadLettersTask { tasks: Tasks::new(), closing: Arc::default() };
         if let Some((path, inbox)) = service.storage.dead_letters.clone().zip(inbox) {
             let limit = service.storage.dead_letter_limit;
-            let writer = DeadLetters::open(path, limit, Arc::clone(&totals.letters))?;
+            let writer = DeadLetters::open(path, limit, Arc::clone(&totals.letters))?.with_outputs(outputs);
             task.tasks.spawn("dead letters", writer.run(inbox, Arc::clone(&task.closing)));
         }
         Ok(task)

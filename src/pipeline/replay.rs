@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
-use super::build::PlannedInput;
+use super::build::{PlannedInput, PlannedOutput};
 use super::{EXIT_LOSS, EXIT_OK, Pipeline};
 use crate::buffer::dead_letters::{self, Line, NAME};
 use crate::config::{AckLevel, Storage, StorageType};
@@ -38,8 +38,8 @@ pub struct Replay {
 /// What a look at the files found.
 #[derive(Debug, Default, PartialEq)]
 struct Found {
-    /// Records by who gave them up.
-    records: BTreeMap<String, u64>,
+    /// Records by who gave them up: its name then, and what it is.
+    records: BTreeMap<(String, String), u64>,
     /// Lines with bytes that are no record.
     raw: u64,
     /// Lines that are no letters.
@@ -94,7 +94,9 @@ impl Replay {
         let mut reader = Reader::new(self.files.clone());
         while let Some((place, line)) = reader.next()? {
             match line {
-                Ok(Line { entry: Some(_), from, .. }) => *found.records.entry(from).or_default() += 1,
+                Ok(Line { entry: Some(_), from, output, .. }) => {
+                    *found.records.entry((from, output)).or_default() += 1;
+                }
                 Ok(Line { from, .. }) => {
                     found.raw += 1;
                     tracing::warn!(at = %place, %from, "left out: these bytes are no record");
@@ -142,11 +144,22 @@ impl Pipeline {
         if !replay.filters {
             self.plan.filters.clear();
         }
-        let outputs: Vec<String> = self.plan.outputs.iter().map(|o| format!("output {}", o.label)).collect();
-        let source = |from: &String| {
-            let only = outputs.iter().position(|label| label == from);
+        let outputs: Vec<Candidate> = self.plan.outputs.iter().map(Candidate::of).collect();
+        let mut places = BTreeMap::new();
+        for sender in found.records.keys() {
+            match place(sender, &outputs) {
+                Ok(place) => drop(places.insert(sender.clone(), place)),
+                Err(message) => {
+                    tracing::error!("{message}; nothing was sent");
+                    return ExitCode::from(EXIT_LOSS);
+                }
+            }
+        }
+        let source = |sender: &(String, String)| {
+            let from = &sender.0;
+            let only = places.get(sender).copied().flatten();
             if only.is_none() {
-                tracing::warn!(%from, "not in this configuration: its records go where their tags say");
+                tracing::warn!(%from, output = %sender.1, "not in this configuration: its records go where their tags say");
             }
             PlannedInput {
                 label: format!("replay of {from}"),
@@ -157,7 +170,7 @@ impl Pipeline {
                 ack: AckLevel::Delivered,
                 only,
                 input: Box::new(Source {
-                    from: from.clone(),
+                    sender: sender.clone(),
                     reader: Reader::new(replay.files.clone()),
                     sent: Arc::clone(&sent),
                     left: Arc::clone(&left),
@@ -197,6 +210,52 @@ impl Pipeline {
     }
 }
 
+/// An output that records may go to.
+struct Candidate {
+    /// The name that its letters come under.
+    from: String,
+    /// Of `kafka.1`, `kafka`; `None` for a name that somebody has given.
+    plugin: Option<String>,
+    /// Its alias, or plugin, tags and destination.
+    identity: String,
+}
+
+impl Candidate {
+    fn of(planned: &PlannedOutput) -> Candidate {
+        Candidate {
+            from: format!("output {}", planned.label),
+            plugin: numbered(&planned.label).map(str::to_owned),
+            identity: planned.identity.clone(),
+        }
+    }
+}
+
+/// The plugin in a label that the position gave.
+fn numbered(label: &str) -> Option<&str> {
+    let (plugin, number) = label.rsplit_once('.')?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(plugin)
+}
+
+/// Which output the records of a sender go to; `None`: by their tags. What an output is counts before what it was called: the
+/// order of outputs may be another one now.
+///
+/// # Errors
+/// The name is a number that may mean any of several, and the letter does not say which.
+fn place((from, identity): &(String, String), outputs: &[Candidate]) -> Result<Option<usize>, String> {
+    if !identity.is_empty() {
+        return Ok(outputs.iter().position(|o| o.identity == *identity));
+    }
+    let Some(found) = outputs.iter().position(|o| o.from == *from) else { return Ok(None) };
+    let plugin = from.strip_prefix("output ").and_then(numbered);
+    let alike = outputs.iter().filter(|o| o.plugin.as_deref() == plugin).count();
+    if plugin.is_some() && alike > 1 {
+        return Err(format!(
+            "letters of \"{from}\" do not say which of {alike} outputs that is; use a configuration with that one alone"
+        ));
+    }
+    Ok(Some(found))
+}
+
 /// The lines of files one after the other.
 struct Reader {
     files: VecDeque<(PathBuf, u64)>,
@@ -231,13 +290,13 @@ impl Reader {
     }
 
     /// Some records of one sender, with their tags; empty at the end.
-    fn batch(&mut self, from: &str) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn batch(&mut self, (from, output): &(String, String)) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH
             && let Some((_, line)) = self.next()?
         {
             if let Ok(Line { entry: Some(entry), tag, .. }) =
-                line.and_then(|l| if l.from == from { Ok(l) } else { Err("") })
+                line.and_then(|l| if l.from == *from && l.output == *output { Ok(l) } else { Err("") })
             {
                 bytes += entry.len();
                 batch.push((tag, entry));
@@ -249,7 +308,7 @@ impl Reader {
 
 /// The input that reads the letters of one sender.
 struct Source {
-    from: String,
+    sender: (String, String),
     reader: Reader,
     sent: Arc<AtomicU64>,
     /// Sources that have not ended.
@@ -265,7 +324,7 @@ impl Input for Source {
 
 impl Source {
     async fn run(self: Box<Self>, cx: InputContext) {
-        let Source { from, mut reader, sent, left } = *self;
+        let Source { sender, mut reader, sent, left } = *self;
         let mut intake = cx.intake();
         let settled = intake.settled();
         let mut waits = VecDeque::new();
@@ -291,7 +350,7 @@ impl Source {
             if stop.is_draining() {
                 break;
             }
-            let name = from.clone();
+            let name = sender.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let batch = reader.batch(&name);
                 (reader, batch)
@@ -344,10 +403,36 @@ mod tests {
         fs::write(dir.path().join("dead-letters.jsonl.1"), format!("{LINE}\n")).unwrap();
         fs::write(dir.path().join("other"), "not ours").unwrap();
         let replay = Replay::new(&[dir.path().to_owned()], false, false).unwrap();
-        let records = [("output file.0".to_owned(), 2), ("output null.1".to_owned(), 1)].into();
+        let of = |from: &str| (from.to_owned(), String::new());
+        let records = [(of("output file.0"), 2), (of("output null.1"), 1)].into();
         assert_eq!(replay.look().unwrap(), Found { records, raw: 1, bad: 2 });
         let mut reader = Reader::new(replay.files);
-        assert_eq!(reader.batch("output file.0").unwrap().len(), 2);
+        assert_eq!(reader.batch(&of("output file.0")).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn records_go_to_the_output_that_gave_them_up_whatever_its_number_is_now() {
+        let output = |label: &str, identity: &str| Candidate {
+            from: format!("output {label}"),
+            plugin: numbered(label).map(str::to_owned),
+            identity: identity.to_owned(),
+        };
+        let outputs = [
+            output("forward.0", "forward b"),
+            output("forward.1", "forward a"),
+            output("null.2", "null"),
+            output("last", "alias"),
+        ];
+        let at =
+            |from: &str, identity: &str| place(&(format!("output {from}"), identity.to_owned()), &outputs);
+        assert_eq!(at("forward.0", "forward a"), Ok(Some(1)));
+        assert_eq!(at("forward.0", "forward c"), Ok(None));
+        // Letters of earlier versions have the name alone.
+        assert!(at("forward.0", "").unwrap_err().contains("which of 2 outputs"));
+        assert_eq!(
+            (at("null.2", ""), at("last", ""), at("file.0", "")),
+            (Ok(Some(2)), Ok(Some(3)), Ok(None))
+        );
     }
 
     #[test]

@@ -17,16 +17,17 @@ use crate::wire::msgpack::{self, Value};
 
 const JSON: Json = Json { escape_unicode: false };
 
-/// Appends lines of the letter from byte `from` of its chunk on, until there are `enough` bytes. Gives where to go on,
+/// `output`: the identity of the output that gave it up. Appends lines of the letter from byte `from` of its chunk on, until there are `enough` bytes. Gives where to go on,
 /// `None` after the last.
 pub(super) fn write(
     letter: &Letter,
+    output: Option<&str>,
     from: usize,
     now: Time,
     enough: usize,
     out: &mut Vec<u8>,
 ) -> Option<usize> {
-    let head = Head { letter, now };
+    let head = Head { letter, output, now };
     match &letter.content {
         Content::Raw { tag, bytes, count, .. } => {
             head.begin(None, tag.as_bytes(), out);
@@ -79,6 +80,7 @@ pub(super) fn write(
 /// What every line of a letter says.
 struct Head<'a> {
     letter: &'a Letter,
+    output: Option<&'a str>,
     now: Time,
 }
 
@@ -94,9 +96,13 @@ impl Head<'_> {
         for (key, value) in [
             ("tag", tag),
             ("from", self.letter.from.as_bytes()),
+            ("output", self.output.unwrap_or_default().as_bytes()),
             ("reason", self.letter.reason.as_bytes()),
             ("detail", self.letter.detail.as_bytes()),
         ] {
+            if key == "output" && value.is_empty() {
+                continue;
+            }
             if key != "tag" {
                 out.push(b',');
             }
@@ -154,8 +160,11 @@ fn faithful(buf: &[u8], pos: usize, depth: usize) -> Option<usize> {
 /// A line that was read back.
 #[derive(Debug, PartialEq)]
 pub struct Line {
-    /// Who gave it up.
+    /// Who gave it up, by the name in its configuration, which may number outputs.
     pub from: String,
+    /// What that output is, whatever its number: its alias, or plugin, tags and destination. Empty for inputs, and in letters
+    /// of earlier versions.
+    pub output: String,
     /// The tag.
     pub tag: Vec<u8>,
     /// The record as an encoded entry; `None`: these bytes were no record.
@@ -175,8 +184,8 @@ pub fn read(line: &[u8]) -> Result<Line, &'static str> {
     let Some((Value::Map { count, at }, _)) = msgpack::read(&map, 0) else {
         return Err("it is no JSON object");
     };
-    let (mut time, mut tag, mut from, mut raw, mut raw_tag, mut record) =
-        (None, None, None, None, None, None);
+    let (mut time, mut tag, mut from, mut output, mut raw, mut raw_tag, mut record) =
+        (None, None, None, None, None, None, None);
     let mut pos = at;
     for _ in 0..count {
         let key_end = msgpack::skip(&map, pos).map_err(|_| "it is torn")?;
@@ -187,6 +196,7 @@ pub fn read(line: &[u8]) -> Result<Line, &'static str> {
             b"time" => time = text,
             b"tag" => tag = text,
             b"from" => from = text,
+            b"output" => output = text,
             b"raw" => raw = text,
             b"raw_tag" => raw_tag = text,
             b"record" => record = Some(value),
@@ -223,8 +233,8 @@ pub fn read(line: &[u8]) -> Result<Line, &'static str> {
             Some(entry)
         }
     };
-    let from = String::from_utf8_lossy(from.unwrap_or_default()).into_owned();
-    Ok(Line { from, tag, entry })
+    let name = |text: Option<&[u8]>| String::from_utf8_lossy(text.unwrap_or_default()).into_owned();
+    Ok(Line { from: name(from), output: name(output), tag, entry })
 }
 
 #[cfg(test)]
@@ -254,7 +264,10 @@ mod tests {
 
     fn text(letter: &Letter) -> String {
         let mut out = Vec::new();
-        assert_eq!(write(letter, 0, Time::new(1, 5_000_000), usize::MAX, &mut out), None);
+        assert_eq!(
+            write(letter, Some("null match=\"*\""), 0, Time::new(1, 5_000_000), usize::MAX, &mut out),
+            None
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -271,7 +284,12 @@ mod tests {
         let back: Vec<Line> = lines.lines().map(|l| read(l.as_bytes()).unwrap()).collect();
         let want: Vec<Line> = entries
             .iter()
-            .map(|e| Line { from: "output file.0".into(), tag: tag.to_vec(), entry: Some(e.clone()) })
+            .map(|e| Line {
+                from: "output file.0".into(),
+                output: "null match=\"*\"".into(),
+                tag: tag.to_vec(),
+                entry: Some(e.clone()),
+            })
             .collect();
         assert_eq!(back, want, "{lines}");
         lines
@@ -284,7 +302,7 @@ mod tests {
         assert_eq!(
             line,
             "{\"time\":\"2025-10-09T08:53:20.000000007Z\",\"at\":\"1970-01-01T00:00:01.005Z\",\"tag\":\"app\",\
-             \"from\":\"output file.0\",\"reason\":\"rejected\",\"detail\":\"too \\\"large\\\"\",\
+             \"from\":\"output file.0\",\"output\":\"null match=\\\"*\\\"\",\"reason\":\"rejected\",\"detail\":\"too \\\"large\\\"\",\
              \"record\":{\"log\":\"\\\"x\",\"n\":2.0}}\n"
         );
     }
@@ -318,7 +336,7 @@ mod tests {
         let (mut pieces, mut from, mut steps) = (Vec::new(), Some(0), 0);
         while let Some(at) = from {
             let mut piece = Vec::new();
-            from = write(&letter, at, Time::new(1, 5_000_000), 1, &mut piece);
+            from = write(&letter, Some("null match=\"*\""), at, Time::new(1, 5_000_000), 1, &mut piece);
             pieces.extend(piece);
             steps += 1;
         }

@@ -7,6 +7,7 @@
 mod files;
 mod line;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct DeadLetters {
     files: Files,
     counters: Arc<Counters>,
     place: PathBuf,
+    /// What outputs are, by the names that letters come under.
+    outputs: HashMap<String, String>,
 }
 
 /// Letters on their way to the disk, and how far they have come.
@@ -61,15 +64,23 @@ impl DeadLetters {
             )),
             Err(e) => {
                 tracing::error!(path = %dir.display(), cause = %e, "cannot keep dead letters; what is given up will wait");
-                Ok(DeadLetters { files, counters, place: dir })
+                Ok(DeadLetters { files, counters, place: dir, outputs: HashMap::new() })
             }
-            Ok(()) => Ok(DeadLetters { files, counters, place: dir }),
+            Ok(()) => Ok(DeadLetters { files, counters, place: dir, outputs: HashMap::new() }),
         }
+    }
+
+    /// Says what the outputs are, by the names that letters come under (`output file.0`): a number says nothing once the
+    /// configuration has another order.
+    pub fn with_outputs(mut self, outputs: HashMap<String, String>) -> DeadLetters {
+        self.outputs = outputs;
+        self
     }
 
     /// Writes letters until every sender is gone, or until nothing is left after `closing` was notified.
     pub async fn run(self, mut letters: LetterBox, closing: Arc<Notify>) {
-        let DeadLetters { mut files, counters, place } = self;
+        let DeadLetters { mut files, counters, place, outputs } = self;
+        let outputs = Arc::new(outputs);
         let mut ending = false;
         loop {
             let first = tokio::select! {
@@ -86,8 +97,9 @@ impl DeadLetters {
             batch.letters.extend(std::iter::from_fn(|| letters.try_recv()).take(BATCH - 1));
             let (mut wait, mut failed) = (FIRST, None::<String>);
             loop {
+                let outputs = Arc::clone(&outputs);
                 let done = tokio::task::spawn_blocking(move || {
-                    let result = batch.write(&mut files);
+                    let result = batch.write(&mut files, &outputs);
                     (files, batch, result)
                 });
                 // It panicked, or the runtime is ending: the letters were dropped, and their senders know it.
@@ -118,7 +130,7 @@ impl DeadLetters {
 
 impl Batch {
     /// Writes what is not written yet, and syncs. After an error it is called again.
-    fn write(&mut self, files: &mut Files) -> io::Result<()> {
+    fn write(&mut self, files: &mut Files, outputs: &HashMap<String, String>) -> io::Result<()> {
         files.check()?;
         let now = Time::now();
         let mut lines = Vec::new();
@@ -128,7 +140,8 @@ impl Batch {
             while let Some(letter) = self.letters.get(next.0)
                 && lines.len() < WRITE
             {
-                next = line::write(letter, next.1, now, WRITE, &mut lines)
+                let output = outputs.get(&*letter.from).map(String::as_str);
+                next = line::write(letter, output, next.1, now, WRITE, &mut lines)
                     .map_or((next.0 + 1, 0), |at| (next.0, at));
             }
             files.append(&lines)?;

@@ -21,6 +21,8 @@ const GROUP: u64 = 1 << 20;
 const LAG: Duration = Duration::from_millis(10);
 /// How long the log's upkeep may wait for news, where it has something to do.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// How often the log is told that the outputs are configured still: `storage.orphan_ttl` is as exact after a kill.
+const SEEN: Duration = Duration::from_secs(3600);
 /// The wait before a group is tried again on a disk that is full or fails.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -35,6 +37,8 @@ pub(super) struct Commit {
     /// The same about positions and what is freed.
     upkeep: Option<String>,
     last: Instant,
+    /// When the log was told which outputs are configured.
+    seen: Instant,
     /// Outlets know that nothing more comes.
     ended: bool,
 }
@@ -70,6 +74,7 @@ impl Commit {
             trouble: None,
             upkeep: None,
             last: Instant::now(),
+            seen: Instant::now(),
             ended: false,
         }
     }
@@ -98,9 +103,17 @@ impl Commit {
             }
         }
         self.tell();
+        self.still_configured();
         if let Err(e) = self.log.close() {
             tracing::error!(path = %self.path, cause = %e, "cannot write the outputs' positions; what was delivered last may come again");
         }
+    }
+
+    /// What an output that goes away is owed is kept for a while from then on, not from its last start.
+    fn still_configured(&mut self) {
+        self.seen = Instant::now();
+        let ids: Vec<OwnerId> = self.shared.outlets.iter().map(|o| o.id).collect();
+        self.log.still_configured(&ids, Time::now().sec.unsigned_abs());
     }
 
     /// Waits for something to do.
@@ -123,12 +136,16 @@ impl Commit {
             if queue.closed && !self.ended {
                 return Next::Closed;
             }
+            let seen = SEEN.saturating_sub(self.seen.elapsed());
+            if seen.is_zero() {
+                return Next::News;
+            }
             let upkeep = UPKEEP.saturating_sub(self.last.elapsed());
             if self.log.is_waiting() && upkeep.is_zero() {
                 return Next::News;
             }
             let wait = queue.news.then_some(rest).or_else(|| self.log.is_waiting().then_some(upkeep));
-            queue = shared.wait(queue, wait);
+            queue = shared.wait(queue, Some(wait.map_or(seen, |wait| wait.min(seen))));
         }
         let mut group = Vec::new();
         let mut bytes = 0;
@@ -229,6 +246,9 @@ impl Commit {
 
     /// Tells the log what was handed out and settled, frees what nobody owes, and tells outlets what is owed.
     fn tell(&mut self) {
+        if self.seen.elapsed() >= SEEN {
+            self.still_configured();
+        }
         self.last = Instant::now();
         self.shared.lock().news = false;
         let next = self.log.next_seq();

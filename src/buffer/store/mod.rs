@@ -322,7 +322,7 @@ impl Store {
         let mut still = SmallVec::new();
         for output in std::mem::take(owed) {
             let Some(outlet) = self.shared.outlets.get(output) else { continue };
-            if outlet.admit(bytes, &self.shared).await {
+            if outlet.admit(bytes, chunk.count, &self.shared).await {
                 still.push(output);
             } else {
                 outlet.dropped(DropReason::Overflow, chunk.count);
@@ -461,7 +461,14 @@ fn unusable(path: &Path, e: &io::Error) -> String {
 /// Says what was lost, and where.
 fn report(damage: &Damage) {
     let kept = damage.kept.as_deref().unwrap_or("nowhere");
-    if damage.torn {
+    let is_cursor = damage.file.ends_with(".cur");
+    if is_cursor && damage.kept.is_some() {
+        tracing::error!(file = %damage.file, %kept,
+            "corrupt storage: the file of an output's position cannot be read and was set aside: its output begins anew, and what it was owed before is not sent");
+    } else if is_cursor {
+        tracing::error!(file = %damage.file,
+            "corrupt storage: an output's position cannot be read: what is stored for it comes again");
+    } else if damage.torn {
         tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
             "corrupt storage: the last frame is torn and was cut; unless the file was shortened since, nobody was told that it is stored");
     } else {

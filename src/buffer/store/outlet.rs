@@ -21,6 +21,9 @@ use crate::rt::{Keeper, Marks, Sender};
 /// How often a source that waits for something to drop looks again.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// How often drops are said.
+const SAY: std::time::Duration = std::time::Duration::from_secs(10);
+
 pub(super) struct Outlet {
     pub(super) id: OwnerId,
     /// Bytes of the log that this output may owe.
@@ -37,6 +40,8 @@ pub(super) struct Outlet {
     /// For the replay task: there is something to read, or the end.
     pub(super) behind: Notify,
     state: Mutex<State>,
+    /// When it was last said that records are dropped, and how many were since.
+    said: Mutex<(Option<Instant>, u64)>,
     shared: OnceLock<Weak<Shared>>,
 }
 
@@ -105,6 +110,7 @@ impl Outlet {
                 partly: Vec::new(),
                 ended: false,
             }),
+            said: Mutex::new((None, 0)),
             shared: OnceLock::new(),
         }
     }
@@ -139,12 +145,13 @@ impl Outlet {
     }
 
     /// Takes room of the share: waits for it, or makes some, as `overflow` says. False: the records are to be dropped.
-    pub(super) async fn admit(&self, bytes: u64, shared: &Shared) -> bool {
+    pub(super) async fn admit(&self, bytes: u64, records: u64, shared: &Shared) -> bool {
         if !self.is_full(bytes) {
             self.coming.fetch_add(bytes, SeqCst);
             return true;
         }
         if self.overflow == Overflow::DropNewest {
+            self.say_overflow("newest", records);
             return false;
         }
         let _waiting = Waiting::new(shared);
@@ -157,6 +164,7 @@ impl Outlet {
             }
             // What the output has begun with cannot be taken from it: then there is nothing older to drop.
             if self.overflow == Overflow::DropOldest && !self.drop_oldest(bytes) {
+                self.say_overflow("newest", records);
                 return false;
             }
             shared.news();
@@ -174,6 +182,20 @@ impl Outlet {
         true
     }
 
+    /// Says that records are dropped, once in a while.
+    fn say_overflow(&self, which: &str, records: u64) {
+        if records == 0 {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.1 += records;
+        if said.0.is_none_or(|at| at.elapsed() >= SAY) {
+            tracing::warn!(output = %self.label, records = said.1, limit = self.limit,
+                "the {which} records are dropped: storage.total_limit_size is reached, and overflow says so");
+            *said = (Some(Instant::now()), 0);
+        }
+    }
+
     /// Drops the oldest deliveries that the output has not begun with, about as many bytes. Says whether there are any,
     /// or will be.
     fn drop_oldest(&self, bytes: u64) -> bool {
@@ -181,13 +203,15 @@ impl Outlet {
             let state = self.lock();
             (state.queue.clone(), state.behind.is_some())
         };
-        let mut freed = 0;
+        let (mut freed, mut records) = (0, 0);
         while freed < bytes
             && let Some(delivery) = queue.as_ref().and_then(Sender::take_oldest)
         {
             freed += delivery.chunk.bytes.len() as u64;
+            records += delivery.chunk.count;
             delivery.dropped(DropReason::Overflow);
         }
+        self.say_overflow("oldest", records);
         // The log hears of it in a moment, and says then what is owed.
         let less = |owed: u64| Some(owed.saturating_sub(freed));
         let _owed = self.stored.fetch_update(SeqCst, SeqCst, less);
@@ -300,6 +324,11 @@ impl Outlet {
             .collect();
         state.behind = Some(next);
         Some((queue, acks))
+    }
+
+    /// Frames below `next` that were not handed out never will be: their senders learn it now, not never.
+    pub(super) fn fail_below(&self, next: Seq) {
+        self.lock().waiting.retain(|seq, _| *seq >= next);
     }
 
     /// Behind everything committed so far.

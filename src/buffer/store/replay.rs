@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use super::rest::rest;
 use crate::buffer::wal::{Read, Reader, Seq};
 use crate::observe::counters::Drop as DropReason;
-use crate::record::Chunk;
+use crate::record::{Chunk, Time};
 use crate::rt::{Budget, Keeper, Meter};
 
 /// Bytes of the log read at a time.
@@ -86,8 +86,13 @@ impl Replay {
             // What it held may have been owed to others as well, or to nobody here: at most so many are lost.
             if super::first_report(&self.reported, damage) {
                 super::report(damage);
-                outlet.counters().recovered.fetch_add(damage.records, Relaxed);
-                outlet.counters().dropped(DropReason::Damaged, damage.records);
+                if damage.first_seq >= self.first {
+                    // Stored by this process, and held since.
+                    outlet.dropped(DropReason::Damaged, damage.records);
+                } else {
+                    outlet.counters().recovered.fetch_add(damage.records, Relaxed);
+                    outlet.counters().dropped(DropReason::Damaged, damage.records);
+                }
             }
         }
         if let Some(cause) = &read.failed {
@@ -101,7 +106,11 @@ impl Replay {
         charge.grow_to(size);
         charge.shrink_to(size);
         let Some((queue, acks)) = outlet.hand_out(read.frames.iter().map(|f| f.seq), next) else { return };
+        if !read.damage.is_empty() {
+            outlet.fail_below(next);
+        }
         let counters = outlet.counters();
+        let now_ms = Time::now().millis().unsigned_abs();
         for (frame, ack) in read.frames.into_iter().zip(acks) {
             let (frame, places) = rest(frame);
             if frame.seq < self.first {
@@ -117,7 +126,10 @@ impl Replay {
                 meter: Some(self.meter.charge(frame_bytes)),
             });
             let keeper = Arc::clone(outlet) as Arc<dyn Keeper>;
-            let delivery = queue.stored(chunk, Instant::now(), ack, keeper, (frame.seq, places));
+            // `retry.max_age` counts from when it was stored, also over a restart.
+            let age = Duration::from_millis(now_ms.saturating_sub(frame.time_ms));
+            let since = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+            let delivery = queue.stored(chunk, since, ack, keeper, (frame.seq, places));
             // Its verdict was lost, and that of every record was not.
             if frame.count == 0 { delivery.delivered() } else { queue.push(delivery).await }
         }

@@ -14,7 +14,7 @@ use crate::rt::Marks;
 
 const MAGIC: [u8; 8] = *b"FIRELCUR";
 /// Files of version 1 have slots of 4 KiB, and are used as they are; see docs/wal.md.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 2;
 const BLOCK: usize = 4096;
 /// Name and numbers, twice; then the two slots.
 const SLOTS: usize = 2 * BLOCK;

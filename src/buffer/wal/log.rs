@@ -243,6 +243,18 @@ impl Log {
         Ok(id)
     }
 
+    /// Notes that these owners are configured still. A disk that does not take it is no trouble: it is noted again.
+    pub fn still_configured(&mut self, ids: &[OwnerId], now_unix: u64) {
+        for id in ids {
+            if let Some(owner) = self.owners.get_mut(id)
+                && owner.cursor.seen(now_unix).is_err()
+            {
+                // A sync that failed may have dropped a slot that nobody had synced.
+                owner.dirty = true;
+            }
+        }
+    }
+
     /// All owners, also those that are configured no longer.
     pub fn owners(&self) -> Vec<OwnerState> {
         let state = |(id, owner): (&OwnerId, &Owner)| OwnerState {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, RwLock};
 
-use super::cursor::{Cursor, Found, Position};
+use super::cursor::{self, Cursor, Found, Position};
 use super::log::{self, Log, Owner, Segment};
 use super::reader::Start;
 use super::scan::{Gap, Step, Walk};
@@ -73,7 +73,7 @@ impl Log {
                     Some(owner) => side.entry(owner).or_default().push(found),
                     None => main.push(found),
                 }
-            } else if name.ends_with(".cur") {
+            } else if name.starts_with("owner-") && name.ends_with(".cur") {
                 match Cursor::open(&*vfs, name).map_err(|e| failed(&format!("read {name}"), e))? {
                     Found::Cursor(cursor, position) => {
                         if position.is_none() {
@@ -81,7 +81,7 @@ impl Log {
                         }
                         cursors.push((cursor, position));
                     }
-                    Found::Newer(found) => return Err(newer(&*vfs, name, found)),
+                    Found::Newer(found) => return Err(newer(&*vfs, name, found, cursor::VERSION)),
                     Found::Bad => {
                         let kept = set_aside(&*vfs, name);
                         opened.damage.push(Damage::whole(name, 0, kept, 1));
@@ -187,8 +187,8 @@ impl Log {
     }
 }
 
-fn newer(vfs: &dyn Vfs, file: &str, found: u32) -> OpenError {
-    OpenError::Newer { place: vfs.place(), file: file.to_owned(), found, known: VERSION }
+fn newer(vfs: &dyn Vfs, file: &str, found: u32, known: u32) -> OpenError {
+    OpenError::Newer { place: vfs.place(), file: file.to_owned(), found, known }
 }
 
 /// Gives a file that cannot be read another name, so that a person can look at it and nobody trips over it again.
@@ -221,7 +221,7 @@ fn candidate(
             }
             Ok(Some(Candidate { name: name.to_owned(), file, size, head, summary, cut }))
         }
-        segment::Read::Newer(found) => Err(newer(vfs, name, found)),
+        segment::Read::Newer(found) => Err(newer(vfs, name, found, VERSION)),
         segment::Read::Bad => {
             let kept = set_aside(vfs, name);
             opened.damage.push(Damage::whole(name, size, kept, 0));
