@@ -329,3 +329,18 @@ fn what_cannot_be_prepared_stops_the_task_and_leaves_nothing() {
     let left: Vec<_> = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["firelens"]);
 }
+
+#[test]
+fn a_command_that_finds_no_engine_leaves_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = alone(dir.path(), &json!({"command": ["true"]}));
+    let tmp = dir.path().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["task", "run", &file, "--runtime", "docker"]).env("TMPDIR", &tmp);
+    let output = command.env("DOCKER_HOST", "unix:///no/such/docker.sock").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/no/such/docker.sock"), "{said}");
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+}

@@ -4,14 +4,13 @@
 //! definition asks for is not here; a task fails to start, and says why.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::options::{Run, Which, choices, directory};
+use super::options::{self, Run, Which, choices};
 use super::read;
 use super::show::{exit_code, table};
 use crate::agent::docker::{DockerRuntime, Lines};
@@ -29,7 +28,8 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let Some(definition) = read(&args.file)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let settings = args.aws.settings()?;
-    let data = directory(args)?;
+    let held = options::Directory::of(args)?;
+    let data = &held.path;
     // What is found out beside the tasks' own states: a role that cannot be taken on, what cannot be taken down.
     crate::observe::log::init("warn", None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0");
     let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
-    let planned = choices(args, &definition, &data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
+    let planned = choices(args, &definition, data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
         choices.process = docker.is_none();
         choices.endpoints = Some(Base::of(asks));
         // Entering a task's network takes root.
@@ -75,10 +75,6 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let planned = match planned {
         Ok(planned) => planned,
         Err((code, e)) => {
-            if args.dir.is_none() {
-                // Nothing is in it.
-                let _ = fs::remove_dir(&data);
-            }
             complain("error", e);
             return Ok(ExitCode::from(code));
         }
