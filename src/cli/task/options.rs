@@ -200,6 +200,7 @@ pub(in crate::cli) fn choices(
         volumes,
         mounts,
         secrets: given,
+        meant_secrets: args.secret.iter().map(|(name, _)| name.clone()).collect(),
         fetched: secrets::Fetched::default(),
         endpoints: None,
         namespaces: false,
