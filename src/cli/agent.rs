@@ -152,7 +152,11 @@ pub(super) fn main(args: &Agent) -> ExitCode {
 }
 
 async fn serve(args: &Daemon) -> Result<u8, String> {
-    log::init(if args.verbose { "debug" } else { "info" }, None)?;
+    if args.verbose {
+        log::init("debug", None)?;
+    } else {
+        log::init_without_sdk("info");
+    }
     let state = args.state.dir();
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let keep = Duration::from_secs(args.keep.saturating_mul(60));

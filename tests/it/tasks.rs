@@ -1,6 +1,7 @@
 //! Task definitions through the binary: the examples, exit codes, order of stopping, bad input.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -343,4 +344,34 @@ fn a_command_that_finds_no_engine_leaves_no_directory() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("/no/such/docker.sock"), "{said}");
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+}
+
+#[test]
+fn a_role_that_cannot_be_taken_on_is_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
+    let file = alone(dir.path(), &json!({"command": [script]}));
+    let mut command = command(dir.path(), &file);
+    command.args(["--task-role", "shop"]).env("HOME", dir.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+        command.env_remove(name);
+    }
+    // The SDK has a warning, or two, for each of our attempts.
+    let config = dir.path().join("config");
+    fs::write(&config, "[default]\ncredential_process = /bin/false\n").unwrap();
+    command.env("AWS_CONFIG_FILE", &config);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        if line.contains("task role arn:aws:iam::000000000000:role/shop: ") {
+            fs::write(&go, "").unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("give the agent some that may take it on"), "{said}");
+    assert!(!said.contains("provider failed"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains(" warn ")).count(), 1, "{said}");
 }

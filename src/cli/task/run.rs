@@ -31,7 +31,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let held = options::Directory::of(args)?;
     let data = &held.path;
     // What is found out beside the tasks' own states: a role that cannot be taken on, what cannot be taken down.
-    crate::observe::log::init("warn", None)?;
+    crate::observe::log::init_without_sdk("warn");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
