@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_USAGE, complain, say, say_aside, task};
+use super::{EXIT_USAGE, complain, say, say_aside, say_line, task};
 use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
 use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::secrets;
@@ -331,7 +331,7 @@ async fn engine(record: &Record) -> Result<DockerRuntime, String> {
 }
 
 fn shown() -> Lines {
-    Lines::new(|name, line| say(&format!("{name} | {line}\n")))
+    Lines::new(say_line)
 }
 
 /// Shows lines of a task until `task` is done.
@@ -346,7 +346,7 @@ async fn followed<T>(
         let shown = shown();
         engine.logs_beside(&record.arn, only, &shown, say_aside, task).await.map_err(|e| e.to_string())?
     } else {
-        super::follow::beside(&daemon::logs_dir(state, &record.id), only, task).await
+        super::follow::beside(&daemon::logs_dir(state, &record.id), only, say_line, task).await
     }
 }
 
@@ -371,7 +371,7 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
             .logs(&record.arn, only, &shown(), say_aside)
             .await
             .map_err(|e| e.to_string())?;
-    } else if super::follow::once(&dir, only) == 0 {
+    } else if super::follow::once(&dir, only, say_line).await == 0 {
         say_aside("no lines in files: containers that log through a router or to a service leave none here");
     }
     Ok(0)

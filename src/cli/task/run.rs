@@ -21,7 +21,7 @@ use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
 use crate::agent::runtime::Runtime;
 use crate::agent::secrets;
-use crate::cli::{EXIT_USAGE, complain, follow, say, say_aside};
+use crate::cli::{EXIT_USAGE, complain, follow, say, say_aside, say_line};
 use crate::rt::Tasks;
 
 pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
 /// The Docker engine of this machine.
 async fn docker(args: &Run, tasks: &Tasks) -> Result<DockerRuntime, String> {
     let docker = DockerRuntime::connect(&DockerRuntime::host(), tasks).await.map_err(|e| e.to_string())?;
-    let lines = Lines::new(|name, line| say(&format!("{name} | {line}\n")));
+    let lines = Lines::new(say_line);
     Ok(if args.follow { docker.with_lines(lines) } else { docker })
 }
 
@@ -179,7 +179,7 @@ async fn one<R: Runtime>(
     let firelens = choices.firelens_dir();
     let new = View::default();
     let ended = launch::run(runtime, planned, &firelens, Some(directory), &new, stop, report);
-    let ended = if args.follow { follow::beside(&logs, None, ended).await } else { ended.await };
+    let ended = if args.follow { follow::beside(&logs, None, say_line, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
         Err(e) => {
