@@ -25,6 +25,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 const MOST: usize = 64 << 10;
 /// A line of a file: docker's has 16 KiB of output at most, and escapes.
 const LINE_MAX: usize = 4 << 20;
+/// Bytes of a container's line that are put together before it is shown unfinished.
+const JOINED_MAX: usize = 1 << 20;
 /// Bytes of a file by which it is known again when it was packed: some lines with their times.
 const HEAD: usize = 256 << 10;
 /// Bytes before a place by which it is seen that a file was written anew: the time of a line.
@@ -102,9 +104,14 @@ impl<'d, S: Fn(&str, &str)> Follower<'d, S> {
         settled
     }
 
-    /// No more lines come: shows what is left.
+    /// No more lines come: shows what is left, unfinished lines too.
     fn end(&mut self) {
         self.look(true);
+        for (name, container) in &mut self.containers {
+            for rest in std::mem::take(&mut container.lines.rests).into_values().filter(|r| !r.is_empty()) {
+                (self.show)(name, &rest);
+            }
+        }
     }
 }
 
@@ -339,17 +346,27 @@ fn whole_lines(rest: &mut Vec<u8>) -> Vec<u8> {
 #[serde(default)]
 struct Line {
     log: String,
+    stream: String,
 }
 
-/// Shows lines of files.
+/// What a container has printed, put together: docker cuts lines at 16 KiB, and only the last part has a newline.
 #[derive(Default)]
-struct Lines;
+struct Lines {
+    /// Unfinished, by stream.
+    rests: BTreeMap<String, String>,
+}
 
 impl Lines {
     fn take(&mut self, text: &[u8], show: &mut dyn FnMut(&str)) {
         for line in text.split(|b| *b == b'\n') {
-            let Ok(Line { log }) = serde_json::from_slice(line) else { continue };
-            show(log.strip_suffix('\n').unwrap_or(&log));
+            let Ok(Line { log, stream }) = serde_json::from_slice(line) else { continue };
+            let rest = self.rests.entry(stream).or_default();
+            rest.push_str(&log);
+            if rest.ends_with('\n') || rest.len() >= JOINED_MAX {
+                show(rest.strip_suffix('\n').unwrap_or(rest));
+                rest.clear();
+                rest.shrink_to(MOST);
+            }
         }
     }
 
@@ -508,5 +525,29 @@ mod tests {
         add(&shown.path(""), 2..4);
         assert!(follower.look(false));
         shown.assert_lines(0..4);
+    }
+
+    #[test]
+    fn parts_of_a_long_line_are_shown_as_one_by_stream_and_what_never_ends_is_bounded() {
+        let shown = Shown::new();
+        let mut follower = shown.follower();
+        let part = "x".repeat(16 << 10);
+        let parts = [json(&part, "stdout", 1), json("aside\n", "stderr", 2), json(&part, "stdout", 3)];
+        fs::write(shown.path(""), parts.concat()).unwrap();
+        follower.look(false);
+        assert_eq!(*shown.lines.borrow(), ["app | aside"]);
+        let mut file = File::options().append(true).open(shown.path("")).unwrap();
+        file.write_all(json("end\n", "stdout", 4).as_bytes()).unwrap();
+        follower.look(false);
+        assert_eq!(shown.lines.borrow()[1], format!("app | {part}{part}end"));
+        file.write_all(json("unfinished", "stdout", 5).as_bytes()).unwrap();
+        follower.look(false);
+        assert_eq!(shown.lines.borrow().len(), 2);
+        file.write_all(json(&part, "stdout", 6).repeat(64).as_bytes()).unwrap();
+        follower.look(false);
+        assert_eq!(shown.lines.borrow()[2].len(), "app | unfinished".len() + (1 << 20));
+        file.write_all(json("at the end", "stderr", 7).as_bytes()).unwrap();
+        follower.end();
+        assert_eq!(shown.lines.borrow()[3], "app | at the end");
     }
 }

@@ -375,3 +375,25 @@ fn a_role_that_cannot_be_taken_on_is_told_in_one_sentence() {
     assert!(!said.contains("provider failed"), "{said}");
     assert_eq!(said.lines().filter(|line| line.contains(" warn ")).count(), 1, "{said}");
 }
+
+#[test]
+fn every_line_is_followed_while_files_are_rotated_and_long_ones_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    // Forty files and more, packed as they are rotated, all kept.
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i of many; i=$((i+1)); done
+        printf %040000d 7; echo; echo the end";
+    let options = json!({"max-size": "4k", "max-file": "200", "compress": "true"});
+    let log = json!({"logDriver": "json-file", "options": options});
+    let file = alone(dir.path(), &json!({"command": [script], "logConfiguration": log}));
+    let output = command(dir.path(), &file).arg("--follow").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let logs = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().path().join("logs"));
+    let files = logs.flat_map(|d| fs::read_dir(d).into_iter().flatten()).count();
+    assert!(files > 40, "{files}");
+    let mut want: Vec<String> = (0..2000).map(|n| format!("app | line {n} of many")).collect();
+    want.push(format!("app | {}7", "0".repeat(39_999)));
+    want.push("app | the end".to_owned());
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("app | ")).collect();
+    assert_eq!(lines.len(), want.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lines == want);
+}
