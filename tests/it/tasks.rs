@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::strict_cloudwatch::CloudWatch;
@@ -187,8 +188,7 @@ fn an_interrupt_stops_the_task_in_order_and_a_stubborn_container_is_killed_in_ti
     let mut command = command(dir.path(), &file);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("the container runs", || dir.path().join("up").exists().then_some(()));
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     let view = view(&output);
     assert_eq!((output.status.code(), output.status.signal()), (Some(0), None), "{view}");
@@ -198,6 +198,76 @@ fn an_interrupt_stops_the_task_in_order_and_a_stubborn_container_is_killed_in_ti
     );
     assert_eq!(view["stoppedReason"], "Task stopped by user");
     assert_clean(dir.path());
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn the_end_of_the_terminal_stops_the_task_in_order_unless_nohup_has_said_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, go) = (dir.path().join("up"), dir.path().join("go"));
+    let script =
+        format!("touch '{}'; until [ -e '{}' ]; do sleep 0.05; done; exit 7", up.display(), go.display());
+    let file = alone(dir.path(), &json!({"command": [script]}));
+    let mut plain = command(dir.path(), &file);
+    let child = plain.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the container runs", || up.exists().then_some(()));
+    send(&child, Signal::HUP);
+    let output = child.wait_with_output().unwrap();
+    let stopped = view(&output);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(0), None), "{stopped}");
+    assert_eq!(stopped["stopCode"], "UserInitiated");
+
+    fs::remove_file(&up).unwrap();
+    let mut nohup = Command::new("/bin/sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", PROGRAM]).args(plain.get_args());
+    let child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the container runs", || up.exists().then_some(()));
+    send(&child, Signal::HUP);
+    fs::write(&go, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(7), None), "{}", view(&output));
+}
+
+#[test]
+fn a_command_that_is_killed_takes_its_task_with_it_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, out) = (dir.path().join("up"), dir.path().join("out"));
+    // What docker's driver has not sent when its container ends is lost, so it waits until the line has arrived.
+    let script = format!(
+        "trap 'echo last words; until [ -s {out}/app.log ]; do sleep 0.05; done; exit 0' TERM
+        echo $$ > '{up}.new'; mv '{up}.new' '{up}'; while :; do sleep 0.05; done",
+        out = out.display(),
+        up = up.display()
+    );
+    let log = json!({"Name": "file", "Path": out, "File": "app.log", "mkdir": "true"});
+    let task = json!({"family": "killed", "containerDefinitions": [
+        {"name": "log_router", "image": "aws-for-fluent-bit", "memory": 64,
+         "firelensConfiguration": {"type": "fluentbit"}},
+        {"name": "app", "image": "busybox", "memory": 32, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+         "logConfiguration": {"logDriver": "awsfirelens", "options": log}}]});
+    let file = dir.path().join("killed.json");
+    fs::write(&file, task.to_string()).unwrap();
+    let mut command = command(dir.path(), file.to_str().unwrap());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = eventually("the app runs", || fs::read_to_string(&up).ok());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let task = fs::read_dir(dir.path().join("d"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| !p.ends_with("firelens"))
+        .unwrap();
+    eventually("the supervisor has ended", || (!task.join("supervisor.sock").exists()).then_some(()));
+    assert!(fs::read_to_string(out.join("app.log")).unwrap().contains("last words"));
+    let status = || fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
+    eventually("the app has gone", || (status().is_empty() || status().contains("State:\tZ")).then_some(()));
+    assert_clean(dir.path());
+    assert!(task.join("logs").exists() && !task.join("image").exists());
+    let said = fs::read_to_string(task.join("supervisor.log")).unwrap();
+    assert!(said.contains("the agent of the task has gone"), "{said}");
 }
 
 #[test]

@@ -362,6 +362,11 @@ async fn start<T: TaskHandle>(
     Ok(warnings)
 }
 
+/// How long a container has from SIGTERM to SIGKILL.
+pub(super) fn stop_timeout(plan: &ContainerPlan) -> Duration {
+    plan.definition.stop_timeout.filter(|s| *s > 0).map_or(STOP_TIMEOUT, Duration::from_secs)
+}
+
 async fn stop<T: TaskHandle>(task: &T, plan: &ContainerPlan) -> Result<(), Failure> {
     let timeout = plan.definition.stop_timeout.filter(|s| *s > 0).map_or(STOP_TIMEOUT, Duration::from_secs);
     let mut tries = 1;

@@ -4,6 +4,7 @@
 //! definition asks for is not here; a task fails to start, and says why.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -87,7 +88,10 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
         let ran = async {
             match docker {
                 Some(docker) => all(&docker.with_endpoints(&directory), &planned, &directory, args).await,
-                None => all(&ProcessRuntime::new(&program, &tasks), &planned, &directory, args).await,
+                None => {
+                    let processes = ProcessRuntime::new(&program, &tasks).tethered();
+                    all(&processes, &planned, &directory, args).await
+                }
             }
         };
         tokio::select! {
@@ -142,18 +146,33 @@ async fn futures_all<F: Future<Output = u8>>(all: impl Iterator<Item = F>) -> Ve
     .await
 }
 
-/// SIGINT or SIGTERM stops all tasks in order. Never comes back.
+/// SIGINT, SIGTERM or the end of the terminal stops all tasks in order. Never comes back.
 async fn until_asked(ask: watch::Sender<Option<String>>) {
     let (int, term) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut int), Ok(mut term)) = (int, term) else { return std::future::pending().await };
+    // To listen would undo what nohup has done.
+    let mut hup = if is_hangup_ignored() { None } else { signal(SignalKind::hangup()).ok() };
+    let mut hung_up = async || match &mut hup {
+        Some(hup) => hup.recv().await,
+        None => std::future::pending().await,
+    };
     loop {
         tokio::select! {
             _ = int.recv() => {}
             _ = term.recv() => {}
+            _ = hung_up() => {}
         }
         say_aside("stopping");
         ask.send_replace(Some("Task stopped by user".to_owned()));
     }
+}
+
+/// Whether whoever started us wants us to outlive the terminal.
+fn is_hangup_ignored() -> bool {
+    const SIGHUP: u64 = 1;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP != 0)
 }
 
 async fn one<R: Runtime>(
