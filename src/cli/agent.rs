@@ -3,6 +3,7 @@
 //! Enters: options. Leaves: a daemon until SIGTERM or SIGINT, which leaves its tasks running; or a table of its tasks, lines of
 //! their containers, exit codes. Can go wrong: no daemon answers, there is no such task; each is said in a sentence.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -217,7 +218,7 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         task::Which::Docker => Which::Docker,
         task::Which::Process => Which::Process,
     };
-    let mut records = Vec::new();
+    let (mut records, mut warned) = (Vec::new(), BTreeSet::new());
     let mut choices = Box::new(task::choices(&args.run, &read, &state)?);
     // Where images may be pulled, that may need a password.
     choices.process = matches!(runtime, Which::Process);
@@ -228,13 +229,25 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         let choices = choices.clone();
         let ask = Ask::Run { definition: definition.clone(), runtime, choices };
         let record = one(&mut Client::ask(&state, &ask).await?).await?;
+        // Once, however many tasks of the definition there are.
+        for warning in &record.warnings {
+            if warned.insert(warning.clone()) {
+                complain("warning", warning);
+            }
+        }
         say(&format!("{}\n", record.arn));
         records.push(record);
     }
     let mut code = 0;
     if args.wait || args.run.follow {
         for record in records {
-            let wait = ended(&state, &record.id, |_| {});
+            let mut told = 0;
+            let report = |record: &Record| {
+                let warnings = &record.view.warnings;
+                warnings.iter().skip(told).for_each(|warning| complain("warning", warning));
+                told = warnings.len();
+            };
+            let wait = ended(&state, &record.id, report);
             let record =
                 if args.run.follow { followed(&state, &record, None, wait).await? } else { wait.await? };
             show(&record, args.run.json);

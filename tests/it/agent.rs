@@ -229,3 +229,39 @@ fn containers_find_the_next_daemon_where_the_last_one_was() {
     fs::write(end, "").unwrap();
     eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
 }
+
+/// A task that ends with 3, of a container with a field that has no effect here.
+fn privileged(dir: &Path) -> String {
+    let file = definition(dir, "echo a line; exit 3", &Value::Null);
+    let mut task: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    task["containerDefinitions"][0]["privileged"] = json!(true);
+    fs::write(&file, task.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let file = privileged(dir.path());
+    let before = "--exec nope: the task definition has no such container";
+    let at_work = "container app: privileged has no effect";
+    let said = |words: &[&str]| {
+        let words =
+            [&["run", "--runtime", "process", "--exec", "nope=x", "--image", "app=x", &file], words].concat();
+        let output = daemon.ask(&words);
+        let code = if words.contains(&"--wait") || words.contains(&"--follow") { 3 } else { 0 };
+        assert_eq!(output.status.code(), Some(code));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let plain = said(&["--count", "2"]);
+    assert_eq!(plain.matches(&format!("warning: {before}\n")).count(), 1, "{plain}");
+    assert!(plain.contains("warning: --router-image and --image have no effect"), "{plain}");
+    for flag in ["--wait", "--follow"] {
+        let text = said(&[flag]);
+        assert!(text.contains(&format!("warning: {before}\n")), "{text}");
+        assert_eq!(text.matches(&format!("warning: {at_work}")).count(), 1, "{text}");
+    }
+    let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
+    assert!(log.contains(before) && log.contains(at_work), "{log}");
+}

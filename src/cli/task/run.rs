@@ -185,7 +185,11 @@ async fn one<R: Runtime>(
 ) -> u8 {
     let mut last = BTreeMap::new();
     let short = choices.id.get(..8).unwrap_or_default();
+    let mut told = 0;
     let report = |view: &View| {
+        // As they come: the task may run for long.
+        view.warnings.iter().skip(told).for_each(|warning| complain("warning", warning));
+        told = view.warnings.len();
         for c in &view.containers {
             if last.insert(c.name.clone(), c.last_status.clone()).as_ref() != Some(&c.last_status)
                 && !args.json
@@ -206,9 +210,6 @@ async fn one<R: Runtime>(
             return 1;
         }
     };
-    for warning in &view.warnings {
-        complain("warning", warning);
-    }
     if args.json {
         let mut json = serde_json::to_value(&view).unwrap_or_default();
         if let Some(map) = json.as_object_mut() {
