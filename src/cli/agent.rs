@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_USAGE, complain, say, say_aside, say_line, task};
+use super::{EXIT_USAGE, complain, say, say_aside, say_line, say_line_aside, task};
 use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
 use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::secrets;
@@ -218,6 +218,8 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         task::Which::Docker => Which::Docker,
         task::Which::Process => Which::Process,
     };
+    let waits = args.wait || args.run.follow;
+    let line = if args.run.json { say_line_aside } else { say_line };
     let (mut records, mut warned) = (Vec::new(), BTreeSet::new());
     let mut choices = Box::new(task::choices(&args.run, &read, &state)?);
     // Where images may be pulled, that may need a password.
@@ -235,11 +237,16 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
                 complain("warning", warning);
             }
         }
-        say(&format!("{}\n", record.arn));
+        match (args.run.json, waits) {
+            (false, _) => say(&format!("{}\n", record.arn)),
+            (true, false) => show(&record, true),
+            // Standard output is for how it ended.
+            (true, true) => say_aside(&record.arn),
+        }
         records.push(record);
     }
     let mut code = 0;
-    if args.wait || args.run.follow {
+    if waits {
         for record in records {
             let mut told = 0;
             let report = |record: &Record| {
@@ -248,8 +255,11 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
                 told = warnings.len();
             };
             let wait = ended(&state, &record.id, report);
-            let record =
-                if args.run.follow { followed(&state, &record, None, wait).await? } else { wait.await? };
+            let record = if args.run.follow {
+                followed(&state, &record, None, line, wait).await?
+            } else {
+                wait.await?
+            };
             show(&record, args.run.json);
             code = if code == 0 { task::exit_code(&record.view) } else { code };
         }
@@ -343,23 +353,22 @@ async fn engine(record: &Record) -> Result<DockerRuntime, String> {
     DockerRuntime::connect(&host, &Tasks::new()).await.map_err(|e| e.to_string())
 }
 
-fn shown() -> Lines {
-    Lines::new(say_line)
-}
-
 /// Shows lines of a task until `task` is done.
 async fn followed<T>(
     state: &Path,
     record: &Record,
     only: Option<&str>,
+    line: fn(&str, &str),
     task: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
     if record.docker && !record.has_ended() {
         let engine = engine(record).await?;
-        let shown = shown();
-        engine.logs_beside(&record.arn, only, &shown, say_aside, task).await.map_err(|e| e.to_string())?
+        engine
+            .logs_beside(&record.arn, only, &Lines::new(line), say_aside, task)
+            .await
+            .map_err(|e| e.to_string())?
     } else {
-        super::follow::beside(&daemon::logs_dir(state, &record.id), only, say_line, task).await
+        super::follow::beside(&daemon::logs_dir(state, &record.id), only, line, task).await
     }
 }
 
@@ -377,11 +386,11 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
     let dir = daemon::logs_dir(&state, &record.id);
     let only = args.container.as_deref();
     if args.follow {
-        followed(&state, &record, only, ended(&state, &record.id, |_| {})).await?;
+        followed(&state, &record, only, say_line, ended(&state, &record.id, |_| {})).await?;
     } else if record.docker && !record.has_ended() {
         engine(&record)
             .await?
-            .logs(&record.arn, only, &shown(), say_aside)
+            .logs(&record.arn, only, &Lines::new(say_line), say_aside)
             .await
             .map_err(|e| e.to_string())?;
     } else if super::follow::once(&dir, only, say_line).await == 0 {

@@ -265,3 +265,28 @@ fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon
     let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
     assert!(log.contains(before) && log.contains(at_work), "{log}");
 }
+
+#[test]
+fn json_of_a_task_stands_alone_on_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let file = privileged(dir.path());
+    for (flags, code) in
+        [(&[][..], 0), (&["--wait"], 3), (&["--follow"], 3), (&["--wait", "--count", "2"], 3)]
+    {
+        let words = [&["run", "--runtime", "process", "--json", &file], flags].concat();
+        let output = daemon.ask(&words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let records: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {text}")))
+            .collect();
+        assert_eq!(records.len(), if flags.contains(&"2") { 2 } else { 1 }, "{text}");
+        let arn = records[0]["arn"].as_str().unwrap();
+        assert!(arn.starts_with("arn:aws:ecs:"), "{text}");
+        let aside = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(aside.contains(arn), code == 3, "who waits knows what for: {aside}");
+        assert_eq!(aside.contains("app | a line"), flags.contains(&"--follow"), "{aside}");
+    }
+}
