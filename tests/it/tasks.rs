@@ -76,8 +76,16 @@ fn lines_of_an_app_arrive_through_its_router_with_the_tasks_metadata() {
     let output = command(dir.path(), &example("hello")).output().unwrap();
     let view = view(&output);
     assert_eq!(output.status.code(), Some(0), "{view}");
-    assert_eq!(field(dir.path(), "app.log", "log"), ["hello 1", "hello 2", "hello 3", "an error"]);
-    assert_eq!(field(dir.path(), "app.log", "source").last().unwrap(), "stderr");
+    // Two pipes: the order within each is known, and no more.
+    let sources = field(dir.path(), "app.log", "source");
+    let logs = field(dir.path(), "app.log", "log");
+    let (errors, lines): (Vec<_>, Vec<_>) =
+        logs.into_iter().zip(sources).partition(|(_, source)| source == "stderr");
+    let text = |of: Vec<(String, String)>| of.into_iter().map(|(log, _)| log).collect::<Vec<_>>();
+    assert_eq!(
+        (text(lines), text(errors)),
+        (vec!["hello 1".into(), "hello 2".into(), "hello 3".into()], vec!["an error".into()])
+    );
     let arns = field(dir.path(), "app.log", "ecs_task_arn");
     assert!(arns.iter().all(|arn| *arn == view["taskArn"]), "{arns:?}");
     assert_eq!(field(dir.path(), "app.log", "ecs_task_definition")[0], "hello:1");
@@ -402,6 +410,28 @@ fn what_cannot_be_prepared_stops_the_task_and_leaves_nothing() {
 }
 
 #[test]
+fn every_line_is_followed_while_files_are_rotated_and_long_ones_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    // Forty files and more, packed as they are rotated, all kept.
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i of many; i=$((i+1)); done
+        printf %040000d 7; echo; echo the end";
+    let options = json!({"max-size": "4k", "max-file": "200", "compress": "true"});
+    let log = json!({"logDriver": "json-file", "options": options});
+    let file = alone(dir.path(), &json!({"command": [script], "logConfiguration": log}));
+    let output = command(dir.path(), &file).arg("--follow").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let logs = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().path().join("logs"));
+    let files = logs.flat_map(|d| fs::read_dir(d).into_iter().flatten()).count();
+    assert!(files > 40, "{files}");
+    let mut want: Vec<String> = (0..2000).map(|n| format!("app | line {n} of many")).collect();
+    want.push(format!("app | {}7", "0".repeat(39_999)));
+    want.push("app | the end".to_owned());
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("app | ")).collect();
+    assert_eq!(lines.len(), want.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lines == want);
+}
+
+#[test]
 fn a_command_that_finds_no_engine_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let file = alone(dir.path(), &json!({"command": ["true"]}));
@@ -444,26 +474,4 @@ fn a_role_that_cannot_be_taken_on_is_told_in_one_sentence() {
     assert!(said.contains("give the agent some that may take it on"), "{said}");
     assert!(!said.contains("provider failed"), "{said}");
     assert_eq!(said.lines().filter(|line| line.contains(" warn ")).count(), 1, "{said}");
-}
-
-#[test]
-fn every_line_is_followed_while_files_are_rotated_and_long_ones_are_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    // Forty files and more, packed as they are rotated, all kept.
-    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i of many; i=$((i+1)); done
-        printf %040000d 7; echo; echo the end";
-    let options = json!({"max-size": "4k", "max-file": "200", "compress": "true"});
-    let log = json!({"logDriver": "json-file", "options": options});
-    let file = alone(dir.path(), &json!({"command": [script], "logConfiguration": log}));
-    let output = command(dir.path(), &file).arg("--follow").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let logs = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().path().join("logs"));
-    let files = logs.flat_map(|d| fs::read_dir(d).into_iter().flatten()).count();
-    assert!(files > 40, "{files}");
-    let mut want: Vec<String> = (0..2000).map(|n| format!("app | line {n} of many")).collect();
-    want.push(format!("app | {}7", "0".repeat(39_999)));
-    want.push("app | the end".to_owned());
-    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("app | ")).collect();
-    assert_eq!(lines.len(), want.len(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(lines == want);
 }
