@@ -6,7 +6,7 @@
 
 mod router;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,8 @@ pub struct Choices {
     pub mounts: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Values of secrets, by the name that the definition gives them or by where they are: `--secret`.
     pub secrets: BTreeMap<String, String>,
+    /// Those of them that were given for this task: `--secret`. A file of secrets may be for other tasks, too.
+    pub meant_secrets: BTreeSet<String>,
     /// What AWS has given.
     pub fetched: Fetched,
     /// Logs block unless their options say otherwise: `--default-log-mode blocking`.

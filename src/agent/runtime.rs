@@ -28,8 +28,8 @@ pub trait TaskHandle: Send + Sync + 'static {
     /// Makes a container. Gives warnings: what this machine cannot honour.
     fn create(&self, container: &ContainerPlan) -> impl Future<Output = Result<Vec<String>, Failure>> + Send;
 
-    /// Starts it, or starts it again.
-    fn start(&self, name: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Starts it, or starts it again. Gives warnings: what this machine cannot honour.
+    fn start(&self, name: &str) -> impl Future<Output = Result<Vec<String>, Failure>> + Send;
 
     /// SIGTERM (or the image's stop signal), and SIGKILL after `timeout`. Returns when it has stopped.
     fn stop(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), Failure>> + Send;

@@ -3,6 +3,7 @@
 //! Enters: options. Leaves: a daemon until SIGTERM or SIGINT, which leaves its tasks running; or a table of its tasks, lines of
 //! their containers, exit codes. Can go wrong: no daemon answers, there is no such task; each is said in a sentence.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_USAGE, complain, say, say_aside, task};
+use super::{EXIT_USAGE, complain, say, say_aside, say_line, say_line_aside, task};
 use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
 use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::secrets;
@@ -152,7 +153,11 @@ pub(super) fn main(args: &Agent) -> ExitCode {
 }
 
 async fn serve(args: &Daemon) -> Result<u8, String> {
-    log::init(if args.verbose { "debug" } else { "info" }, None)?;
+    if args.verbose {
+        log::init("debug", None)?;
+    } else {
+        log::init_without_sdk("info");
+    }
     let state = args.state.dir();
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let keep = Duration::from_secs(args.keep.saturating_mul(60));
@@ -213,7 +218,9 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         task::Which::Docker => Which::Docker,
         task::Which::Process => Which::Process,
     };
-    let mut records = Vec::new();
+    let waits = args.wait || args.run.follow;
+    let line = if args.run.json { say_line_aside } else { say_line };
+    let (mut records, mut warned) = (Vec::new(), BTreeSet::new());
     let mut choices = Box::new(task::choices(&args.run, &read, &state)?);
     // Where images may be pulled, that may need a password.
     choices.process = matches!(runtime, Which::Process);
@@ -224,15 +231,35 @@ async fn run(args: &RunArgs) -> Result<u8, String> {
         let choices = choices.clone();
         let ask = Ask::Run { definition: definition.clone(), runtime, choices };
         let record = one(&mut Client::ask(&state, &ask).await?).await?;
-        say(&format!("{}\n", record.arn));
+        // Once, however many tasks of the definition there are.
+        for warning in &record.warnings {
+            if warned.insert(warning.clone()) {
+                complain("warning", warning);
+            }
+        }
+        match (args.run.json, waits) {
+            (false, _) => say(&format!("{}\n", record.arn)),
+            (true, false) => show(&record, true),
+            // Standard output is for how it ended.
+            (true, true) => say_aside(&record.arn),
+        }
         records.push(record);
     }
     let mut code = 0;
-    if args.wait || args.run.follow {
+    if waits {
         for record in records {
-            let wait = ended(&state, &record.id, |_| {});
-            let record =
-                if args.run.follow { followed(&state, &record, None, wait).await? } else { wait.await? };
+            let mut told = 0;
+            let report = |record: &Record| {
+                let warnings = &record.view.warnings;
+                warnings.iter().skip(told).for_each(|warning| complain("warning", warning));
+                told = warnings.len();
+            };
+            let wait = ended(&state, &record.id, report);
+            let record = if args.run.follow {
+                followed(&state, &record, None, line, wait).await?
+            } else {
+                wait.await?
+            };
             show(&record, args.run.json);
             code = if code == 0 { task::exit_code(&record.view) } else { code };
         }
@@ -326,23 +353,22 @@ async fn engine(record: &Record) -> Result<DockerRuntime, String> {
     DockerRuntime::connect(&host, &Tasks::new()).await.map_err(|e| e.to_string())
 }
 
-fn shown() -> Lines {
-    Lines::new(|name, line| say(&format!("{name} | {line}\n")))
-}
-
 /// Shows lines of a task until `task` is done.
 async fn followed<T>(
     state: &Path,
     record: &Record,
     only: Option<&str>,
+    line: fn(&str, &str),
     task: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
     if record.docker && !record.has_ended() {
         let engine = engine(record).await?;
-        let shown = shown();
-        engine.logs_beside(&record.arn, only, &shown, say_aside, task).await.map_err(|e| e.to_string())?
+        engine
+            .logs_beside(&record.arn, only, &Lines::new(line), say_aside, task)
+            .await
+            .map_err(|e| e.to_string())?
     } else {
-        super::follow::beside(&daemon::logs_dir(state, &record.id), only, task).await
+        super::follow::beside(&daemon::logs_dir(state, &record.id), only, line, task).await
     }
 }
 
@@ -360,14 +386,14 @@ async fn logs(args: &LogsArgs) -> Result<u8, String> {
     let dir = daemon::logs_dir(&state, &record.id);
     let only = args.container.as_deref();
     if args.follow {
-        followed(&state, &record, only, ended(&state, &record.id, |_| {})).await?;
+        followed(&state, &record, only, say_line, ended(&state, &record.id, |_| {})).await?;
     } else if record.docker && !record.has_ended() {
         engine(&record)
             .await?
-            .logs(&record.arn, only, &shown(), say_aside)
+            .logs(&record.arn, only, &Lines::new(say_line), say_aside)
             .await
             .map_err(|e| e.to_string())?;
-    } else if super::follow::once(&dir, only) == 0 {
+    } else if super::follow::once(&dir, only, say_line).await == 0 {
         say_aside("no lines in files: containers that log through a router or to a service leave none here");
     }
     Ok(0)

@@ -70,6 +70,16 @@ fn say(text: &str) {
     let _gone = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// Prints a container's line.
+fn say_line(name: &str, line: &str) {
+    say(&format!("{name} | {line}\n"));
+}
+
+/// The same to standard error.
+fn say_line_aside(name: &str, line: &str) {
+    say_aside(format_args!("{name} | {line}"));
+}
+
 /// Prints a line to standard error.
 fn say_aside(line: impl Display) {
     let _gone = writeln!(std::io::stderr().lock(), "{line}");

@@ -10,10 +10,12 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::counters::Totals;
 
@@ -22,14 +24,7 @@ use super::counters::Totals;
 /// # Errors
 /// A sentence when the log file cannot be opened.
 pub fn init(level: &str, file: Option<&Path>) -> Result<(), String> {
-    let level = match level {
-        "off" => LevelFilter::OFF,
-        "error" => LevelFilter::ERROR,
-        "warn" | "warning" => LevelFilter::WARN,
-        "debug" => LevelFilter::DEBUG,
-        "trace" => LevelFilter::TRACE,
-        _ => LevelFilter::INFO,
-    };
+    let level = read(level);
     let builder = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Line);
     let started = match file {
         Some(path) => {
@@ -44,6 +39,27 @@ pub fn init(level: &str, file: Option<&Path>) -> Result<(), String> {
     };
     // A second start in one process (tests) keeps the first subscriber.
     started.or(Ok(()))
+}
+
+/// Starts logging to standard error, of AWS's SDK errors alone. It warns of every provider of a chain that has no
+/// credentials, with Rust's view of the cause; whoever has asked the chain says the same in a sentence.
+pub fn init_without_sdk(level: &str) {
+    let level = read(level);
+    let targets = Targets::new().with_default(level).with_target("aws_", LevelFilter::ERROR);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Line);
+    // A second start in one process keeps the first subscriber here, too.
+    let _kept = builder.with_writer(std::io::stderr).finish().with(targets).try_init();
+}
+
+fn read(level: &str) -> LevelFilter {
+    match level {
+        "off" => LevelFilter::OFF,
+        "error" => LevelFilter::ERROR,
+        "warn" | "warning" => LevelFilter::WARN,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => LevelFilter::INFO,
+    }
 }
 
 /// Time, level in lower case, message, fields.

@@ -229,3 +229,64 @@ fn containers_find_the_next_daemon_where_the_last_one_was() {
     fs::write(end, "").unwrap();
     eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
 }
+
+/// A task that ends with 3, of a container with a field that has no effect here.
+fn privileged(dir: &Path) -> String {
+    let file = definition(dir, "echo a line; exit 3", &Value::Null);
+    let mut task: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    task["containerDefinitions"][0]["privileged"] = json!(true);
+    fs::write(&file, task.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let file = privileged(dir.path());
+    let before = "--exec nope: the task definition has no such container";
+    let at_work = "container app: privileged has no effect";
+    let said = |words: &[&str]| {
+        let words =
+            [&["run", "--runtime", "process", "--exec", "nope=x", "--image", "app=x", &file], words].concat();
+        let output = daemon.ask(&words);
+        let code = if words.contains(&"--wait") || words.contains(&"--follow") { 3 } else { 0 };
+        assert_eq!(output.status.code(), Some(code));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let plain = said(&["--count", "2"]);
+    assert_eq!(plain.matches(&format!("warning: {before}\n")).count(), 1, "{plain}");
+    assert!(plain.contains("warning: --router-image and --image have no effect"), "{plain}");
+    for flag in ["--wait", "--follow"] {
+        let text = said(&[flag]);
+        assert!(text.contains(&format!("warning: {before}\n")), "{text}");
+        assert_eq!(text.matches(&format!("warning: {at_work}")).count(), 1, "{text}");
+    }
+    let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
+    assert!(log.contains(before) && log.contains(at_work), "{log}");
+}
+
+#[test]
+fn json_of_a_task_stands_alone_on_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path());
+    let file = privileged(dir.path());
+    for (flags, code) in
+        [(&[][..], 0), (&["--wait"], 3), (&["--follow"], 3), (&["--wait", "--count", "2"], 3)]
+    {
+        let words = [&["run", "--runtime", "process", "--json", &file], flags].concat();
+        let output = daemon.ask(&words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let records: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{words:?}: {e}: {text}")))
+            .collect();
+        assert_eq!(records.len(), if flags.contains(&"2") { 2 } else { 1 }, "{text}");
+        let arn = records[0]["arn"].as_str().unwrap();
+        assert!(arn.starts_with("arn:aws:ecs:"), "{text}");
+        let aside = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(aside.contains(arn), code == 3, "who waits knows what for: {aside}");
+        assert_eq!(aside.contains("app | a line"), flags.contains(&"--follow"), "{aside}");
+    }
+}

@@ -1,10 +1,12 @@
 //! Task definitions through the binary: the examples, exit codes, order of stopping, bad input.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::strict_cloudwatch::CloudWatch;
@@ -74,8 +76,16 @@ fn lines_of_an_app_arrive_through_its_router_with_the_tasks_metadata() {
     let output = command(dir.path(), &example("hello")).output().unwrap();
     let view = view(&output);
     assert_eq!(output.status.code(), Some(0), "{view}");
-    assert_eq!(field(dir.path(), "app.log", "log"), ["hello 1", "hello 2", "hello 3", "an error"]);
-    assert_eq!(field(dir.path(), "app.log", "source").last().unwrap(), "stderr");
+    // Two pipes: the order within each is known, and no more.
+    let sources = field(dir.path(), "app.log", "source");
+    let logs = field(dir.path(), "app.log", "log");
+    let (errors, lines): (Vec<_>, Vec<_>) =
+        logs.into_iter().zip(sources).partition(|(_, source)| source == "stderr");
+    let text = |of: Vec<(String, String)>| of.into_iter().map(|(log, _)| log).collect::<Vec<_>>();
+    assert_eq!(
+        (text(lines), text(errors)),
+        (vec!["hello 1".into(), "hello 2".into(), "hello 3".into()], vec!["an error".into()])
+    );
     let arns = field(dir.path(), "app.log", "ecs_task_arn");
     assert!(arns.iter().all(|arn| *arn == view["taskArn"]), "{arns:?}");
     assert_eq!(field(dir.path(), "app.log", "ecs_task_definition")[0], "hello:1");
@@ -186,8 +196,7 @@ fn an_interrupt_stops_the_task_in_order_and_a_stubborn_container_is_killed_in_ti
     let mut command = command(dir.path(), &file);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("the container runs", || dir.path().join("up").exists().then_some(()));
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     let view = view(&output);
     assert_eq!((output.status.code(), output.status.signal()), (Some(0), None), "{view}");
@@ -197,6 +206,76 @@ fn an_interrupt_stops_the_task_in_order_and_a_stubborn_container_is_killed_in_ti
     );
     assert_eq!(view["stoppedReason"], "Task stopped by user");
     assert_clean(dir.path());
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn the_end_of_the_terminal_stops_the_task_in_order_unless_nohup_has_said_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, go) = (dir.path().join("up"), dir.path().join("go"));
+    let script =
+        format!("touch '{}'; until [ -e '{}' ]; do sleep 0.05; done; exit 7", up.display(), go.display());
+    let file = alone(dir.path(), &json!({"command": [script]}));
+    let mut plain = command(dir.path(), &file);
+    let child = plain.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the container runs", || up.exists().then_some(()));
+    send(&child, Signal::HUP);
+    let output = child.wait_with_output().unwrap();
+    let stopped = view(&output);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(0), None), "{stopped}");
+    assert_eq!(stopped["stopCode"], "UserInitiated");
+
+    fs::remove_file(&up).unwrap();
+    let mut nohup = Command::new("/bin/sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", PROGRAM]).args(plain.get_args());
+    let child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the container runs", || up.exists().then_some(()));
+    send(&child, Signal::HUP);
+    fs::write(&go, "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(7), None), "{}", view(&output));
+}
+
+#[test]
+fn a_command_that_is_killed_takes_its_task_with_it_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, out) = (dir.path().join("up"), dir.path().join("out"));
+    // What docker's driver has not sent when its container ends is lost, so it waits until the line has arrived.
+    let script = format!(
+        "trap 'echo last words; until [ -s {out}/app.log ]; do sleep 0.05; done; exit 0' TERM
+        echo $$ > '{up}.new'; mv '{up}.new' '{up}'; while :; do sleep 0.05; done",
+        out = out.display(),
+        up = up.display()
+    );
+    let log = json!({"Name": "file", "Path": out, "File": "app.log", "mkdir": "true"});
+    let task = json!({"family": "killed", "containerDefinitions": [
+        {"name": "log_router", "image": "aws-for-fluent-bit", "memory": 64,
+         "firelensConfiguration": {"type": "fluentbit"}},
+        {"name": "app", "image": "busybox", "memory": 32, "entryPoint": ["/bin/sh", "-c"], "command": [script],
+         "logConfiguration": {"logDriver": "awsfirelens", "options": log}}]});
+    let file = dir.path().join("killed.json");
+    fs::write(&file, task.to_string()).unwrap();
+    let mut command = command(dir.path(), file.to_str().unwrap());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = eventually("the app runs", || fs::read_to_string(&up).ok());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let task = fs::read_dir(dir.path().join("d"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| !p.ends_with("firelens"))
+        .unwrap();
+    eventually("the supervisor has ended", || (!task.join("supervisor.sock").exists()).then_some(()));
+    assert!(fs::read_to_string(out.join("app.log")).unwrap().contains("last words"));
+    let status = || fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
+    eventually("the app has gone", || (status().is_empty() || status().contains("State:\tZ")).then_some(()));
+    assert_clean(dir.path());
+    assert!(task.join("logs").exists() && !task.join("image").exists());
+    let said = fs::read_to_string(task.join("supervisor.log")).unwrap();
+    assert!(said.contains("the agent of the task has gone"), "{said}");
 }
 
 #[test]
@@ -328,4 +407,71 @@ fn what_cannot_be_prepared_stops_the_task_and_leaves_nothing() {
     assert!(said.contains("ResourceInitializationError: unable to create firelens config file: "), "{said}");
     let left: Vec<_> = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["firelens"]);
+}
+
+#[test]
+fn every_line_is_followed_while_files_are_rotated_and_long_ones_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    // Forty files and more, packed as they are rotated, all kept.
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i of many; i=$((i+1)); done
+        printf %040000d 7; echo; echo the end";
+    let options = json!({"max-size": "4k", "max-file": "200", "compress": "true"});
+    let log = json!({"logDriver": "json-file", "options": options});
+    let file = alone(dir.path(), &json!({"command": [script], "logConfiguration": log}));
+    let output = command(dir.path(), &file).arg("--follow").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let logs = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().path().join("logs"));
+    let files = logs.flat_map(|d| fs::read_dir(d).into_iter().flatten()).count();
+    assert!(files > 40, "{files}");
+    let mut want: Vec<String> = (0..2000).map(|n| format!("app | line {n} of many")).collect();
+    want.push(format!("app | {}7", "0".repeat(39_999)));
+    want.push("app | the end".to_owned());
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("app | ")).collect();
+    assert_eq!(lines.len(), want.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lines == want);
+}
+
+#[test]
+fn a_command_that_finds_no_engine_leaves_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = alone(dir.path(), &json!({"command": ["true"]}));
+    let tmp = dir.path().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["task", "run", &file, "--runtime", "docker"]).env("TMPDIR", &tmp);
+    let output = command.env("DOCKER_HOST", "unix:///no/such/docker.sock").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/no/such/docker.sock"), "{said}");
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+}
+
+#[test]
+fn a_role_that_cannot_be_taken_on_is_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
+    let file = alone(dir.path(), &json!({"command": [script]}));
+    let mut command = command(dir.path(), &file);
+    command.args(["--task-role", "shop"]).env("HOME", dir.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+        command.env_remove(name);
+    }
+    // The SDK has a warning, or two, for each of our attempts.
+    let config = dir.path().join("config");
+    fs::write(&config, "[default]\ncredential_process = /bin/false\n").unwrap();
+    command.env("AWS_CONFIG_FILE", &config);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        if line.contains("task role arn:aws:iam::000000000000:role/shop: ") {
+            fs::write(&go, "").unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("give the agent some that may take it on"), "{said}");
+    assert!(!said.contains("provider failed"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains(" warn ")).count(), 1, "{said}");
 }

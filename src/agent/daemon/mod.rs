@@ -138,7 +138,11 @@ impl Agent {
         choices.endpoints = Some(self.base.clone());
         // Entering a task's network takes root.
         choices.namespaces = rustix::process::geteuid().is_root();
-        let planned = planning::plan(&checked.definition, &choices).map_err(|e| e.to_string())?;
+        let mut planned = planning::plan(&checked.definition, &choices).map_err(|e| e.to_string())?;
+        if choices.process && !choices.images.is_empty() {
+            let text = "--router-image and --image have no effect: the process runtime has no images";
+            planned.warnings.push(text.to_owned());
+        }
         let record = Record {
             id: choices.id.clone(),
             arn: planned.plan.arn.clone(),
@@ -148,6 +152,7 @@ impl Agent {
             docker: !choices.process,
             engine: if choices.process { String::new() } else { self.docker.clone() },
             firelens_dir: choices.firelens_dir(),
+            warnings: planned.warnings.clone(),
             planned: Some(planned),
             ..Record::default()
         };
@@ -241,7 +246,14 @@ impl Agent {
         for warning in &planned.warnings {
             tracing::warn!(task = %record.id, "{warning}");
         }
-        let report = |view: &View| self.keep(entry, |r| r.view = view.clone(), false);
+        let mut told = record.view.warnings.len();
+        let report = |view: &View| {
+            for warning in view.warnings.iter().skip(told) {
+                tracing::warn!(task = %record.id, "{warning}");
+            }
+            told = view.warnings.len();
+            self.keep(entry, |r| r.view = view.clone(), false);
+        };
         let stop = entry.stop.subscribe();
         let (dir, listed, before) = (&record.firelens_dir, Some(&self.directory), &record.view);
         let ended = if record.docker {

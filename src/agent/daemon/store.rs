@@ -41,6 +41,9 @@ pub struct Record {
     pub engine: String,
     /// How it stands.
     pub view: View,
+    /// What was not as on ECS before it began.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Where its router's files are.
     pub firelens_dir: PathBuf,
     /// What runs, as long as it does. It holds the values of secrets.

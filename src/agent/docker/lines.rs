@@ -18,7 +18,9 @@ use super::api::{self, Api};
 use crate::agent::drivers::last_lines;
 
 /// Bytes of a line that are kept before it is shown unfinished.
-const LINE_MAX: usize = 64 << 10;
+const LINE_MAX: usize = 1 << 20;
+/// Bytes of a container's last words.
+const WORDS_MAX: usize = 64 << 10;
 
 /// Bytes of a container's output that are kept when it is removed.
 const KEPT_MAX: usize = 64 << 20;
@@ -55,13 +57,11 @@ impl fmt::Debug for Lines {
 /// Shows the lines of a container until it ends. `since`: seconds since 1970, for those of a run that is not the first.
 pub(super) async fn follow(api: Api, name: String, id: String, since: i32, lines: Lines) {
     let mut stream = Box::pin(api.logs(&id, since, true));
-    let mut rest = Vec::new();
+    let mut pieces = Pieces::default();
     while let Some(Ok(piece)) = api::next(&mut stream).await {
-        take(&mut rest, piece.as_ref(), |line| lines.show(&name, line));
+        pieces.take(&piece, |line| lines.show(&name, line));
     }
-    if !rest.is_empty() {
-        lines.show(&name, &String::from_utf8_lossy(&rest));
-    }
+    pieces.end(|line| lines.show(&name, line));
 }
 
 /// A line as the `json-file` driver writes it.
@@ -114,21 +114,34 @@ pub(super) async fn last(api: &Api, id: &str) -> Vec<String> {
     let mut text = Vec::new();
     while let Ok(Some(Ok(piece))) = timeout(SILENCE, api::next(&mut stream)).await {
         text.extend_from_slice(piece.as_ref());
-        if text.len() > LINE_MAX {
+        if text.len() > WORDS_MAX {
             break;
         }
     }
     last_lines(&String::from_utf8_lossy(&text))
 }
 
-pub(super) fn take(rest: &mut Vec<u8>, piece: &[u8], mut show: impl FnMut(&str)) {
-    for part in piece.split_inclusive(|b| *b == b'\n') {
-        rest.extend_from_slice(part);
-        if part.ends_with(b"\n") || rest.len() >= LINE_MAX {
-            let line = rest.strip_suffix(b"\n").unwrap_or(rest);
-            show(&String::from_utf8_lossy(line));
-            rest.clear();
+/// Lines that are not whole yet: of standard output and error by themselves, so that none ends in the midst of another.
+#[derive(Default)]
+pub(super) struct Pieces([Vec<u8>; 2]);
+
+impl Pieces {
+    pub(super) fn take(&mut self, piece: &LogOutput, mut show: impl FnMut(&str)) {
+        let [out, err] = &mut self.0;
+        let rest = if matches!(piece, LogOutput::StdErr { .. }) { err } else { out };
+        for part in piece.as_ref().split_inclusive(|b| *b == b'\n') {
+            rest.extend_from_slice(part);
+            if part.ends_with(b"\n") || rest.len() >= LINE_MAX {
+                let line = rest.strip_suffix(b"\n").unwrap_or(rest);
+                show(&String::from_utf8_lossy(line));
+                rest.clear();
+            }
         }
+    }
+
+    /// No more come.
+    pub(super) fn end(self, mut show: impl FnMut(&str)) {
+        self.0.iter().filter(|rest| !rest.is_empty()).for_each(|rest| show(&String::from_utf8_lossy(rest)));
     }
 }
 
@@ -144,11 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn pieces_become_lines() {
-        let (mut rest, mut seen) = (Vec::new(), Vec::new());
-        for piece in ["a\nb", "c\n\n", "d"] {
-            take(&mut rest, piece.as_bytes(), |line| seen.push(line.to_owned()));
+    fn pieces_become_lines_by_stream_also_long_ones() {
+        let out = |text: &str| LogOutput::StdOut { message: text.to_owned().into() };
+        let long = "x".repeat(16 << 10);
+        let (mut pieces, mut seen) = (Pieces::default(), Vec::new());
+        let all = [
+            out("a\nb"),
+            LogOutput::StdErr { message: "aside\n".into() },
+            out("c\n\n"),
+            out("d"),
+            out(&long),
+        ];
+        for piece in all.iter().chain([&out(&long); 5]) {
+            pieces.take(piece, |line| seen.push(line.to_owned()));
         }
-        assert_eq!((seen, rest), (vec!["a".to_owned(), "bc".into(), String::new()], b"d".to_vec()));
+        assert_eq!(seen, ["a", "aside", "bc", ""]);
+        pieces.end(|line| seen.push(line.to_owned()));
+        assert_eq!(seen[4], format!("d{}", long.repeat(6)));
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::api::{self, Api};
-use super::lines::{Lines, take};
+use super::lines::{Lines, Pieces};
 use super::network::PAUSE;
 use super::{DockerRuntime, LABELS};
 use crate::agent::runtime::Failure;
@@ -126,10 +126,10 @@ async fn members(api: &Api, arn: &str, only: Option<&str>) -> Result<Vec<Member>
 async fn print(api: Api, member: Member, since: i32, follow: bool, lines: Lines) -> Option<String> {
     let Member { id, name, driver, .. } = member;
     let mut stream = Box::pin(api.logs(&id, since, follow));
-    let mut rest = Vec::new();
+    let mut pieces = Pieces::default();
     loop {
         match api::next(&mut stream).await {
-            Some(Ok(piece)) => take(&mut rest, piece.as_ref(), |line| lines.show(&name, line)),
+            Some(Ok(piece)) => pieces.take(&piece, |line| lines.show(&name, line)),
             Some(Err(e)) => {
                 let why = api::chain(&e);
                 return Some(format!(
@@ -139,9 +139,7 @@ async fn print(api: Api, member: Member, since: i32, follow: bool, lines: Lines)
             None => break,
         }
     }
-    if !rest.is_empty() {
-        lines.show(&name, &String::from_utf8_lossy(&rest));
-    }
+    pieces.end(|line| lines.show(&name, line));
     None
 }
 

@@ -189,10 +189,10 @@ impl TaskHandle for DockerTask {
         Ok(warnings)
     }
 
-    async fn start(&self, name: &str) -> Result<(), Failure> {
+    async fn start(&self, name: &str) -> Result<Vec<String>, Failure> {
         let id = self.id(name)?;
         if self.watcher.known(name).is_some_and(|c| c.status == Status::Running) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let started = self.api.start(&id).await;
         // Before anybody acts on it, the old state is gone.
@@ -202,7 +202,7 @@ impl TaskHandle for DockerTask {
         if self.plan.firelens.as_deref() == Some(name) {
             self.router_listens(name).await;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn stop(&self, name: &str, timeout: Duration) -> Result<(), Failure> {

@@ -285,7 +285,7 @@ impl<T: TaskHandle> Engine<'_, T> {
         self.ops.spawn(async move {
             let result = match op {
                 Op::Start => start(&*task, plan, router).await,
-                Op::Restart => task.start(&plan.definition.name).await.map(|()| Vec::new()),
+                Op::Restart => task.start(&plan.definition.name).await,
                 Op::Stop => stop(&*task, &plan).await.map(|()| Vec::new()),
             };
             Done { at, op, result }
@@ -296,9 +296,16 @@ impl<T: TaskHandle> Engine<'_, T> {
         let Some(member) = self.members.get_mut(done.at) else { return };
         member.busy = None;
         match (done.op, done.result) {
-            (Op::Start, Ok(warnings)) => self.warnings.extend(warnings),
-            (Op::Restart, Ok(_)) => member.restarts += 1,
             (Op::Stop, Ok(_)) => {}
+            (op, Ok(warnings)) => {
+                member.restarts += u32::from(op == Op::Restart);
+                // Each start of a container warns of the same.
+                for warning in warnings {
+                    if !self.warnings.contains(&warning) {
+                        self.warnings.push(warning);
+                    }
+                }
+            }
             // It could not be started, or cannot be stopped: its end, as far as anybody can tell.
             (_, Err(e)) => member.end(None, Some(view::reason(&e.to_string()))),
         }
@@ -357,13 +364,18 @@ async fn start<T: TaskHandle>(
         plan.environment.push(("FLUENT_HOST".to_owned(), address.to_string()));
         plan.environment.push(("FLUENT_PORT".to_owned(), super::firelens::PORT.to_string()));
     }
-    let warnings = task.create(&plan).await?;
-    task.start(&plan.definition.name).await?;
+    let mut warnings = task.create(&plan).await?;
+    warnings.extend(task.start(&plan.definition.name).await?);
     Ok(warnings)
 }
 
+/// How long a container has from SIGTERM to SIGKILL.
+pub(super) fn stop_timeout(plan: &ContainerPlan) -> Duration {
+    plan.definition.stop_timeout.filter(|s| *s > 0).map_or(STOP_TIMEOUT, Duration::from_secs)
+}
+
 async fn stop<T: TaskHandle>(task: &T, plan: &ContainerPlan) -> Result<(), Failure> {
-    let timeout = plan.definition.stop_timeout.filter(|s| *s > 0).map_or(STOP_TIMEOUT, Duration::from_secs);
+    let timeout = stop_timeout(plan);
     let mut tries = 1;
     loop {
         match task.stop(&plan.definition.name, timeout).await {

@@ -20,6 +20,8 @@ struct Act {
     stubborn: bool,
     /// Cannot be created.
     broken: bool,
+    /// Each start warns of this.
+    warns: Option<&'static str>,
 }
 
 struct Fake {
@@ -65,7 +67,7 @@ impl TaskHandle for Arc<Fake> {
         Ok(Vec::new())
     }
 
-    async fn start(&self, name: &str) -> Result<(), Failure> {
+    async fn start(&self, name: &str) -> Result<Vec<String>, Failure> {
         self.note("start", name);
         let act = self.acts.get(name).cloned().unwrap_or_default();
         let mut run = 0;
@@ -90,7 +92,7 @@ impl TaskHandle for Arc<Fake> {
                 });
             }
         });
-        Ok(())
+        Ok(act.warns.into_iter().map(str::to_owned).collect())
     }
 
     async fn stop(&self, name: &str, timeout: Duration) -> Result<(), Failure> {
@@ -356,4 +358,18 @@ async fn what_an_earlier_agent_saw_end_has_ended_and_its_exit_code_counts() {
     let view = run(&plan, Arc::new(Arc::clone(&fake)), &before, stop, |_| {}).await;
     assert_eq!(fake.calls(), ["0 create app", "0 start app"]);
     assert_eq!((code(&view, "init"), code(&view, "app"), view.warnings.len()), (Some(0), Some(0), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_start_warns_of_is_in_the_view_once_however_often_it_is_started() {
+    let mut worker = container("worker", &[]);
+    worker.definition.essential = false;
+    worker.definition.restart_policy =
+        Some(RestartPolicy { ignored_exit_codes: Vec::new(), restart_attempt_period: 60 });
+    let plan = plan(vec![container("app", &[]), worker]);
+    let worker = Act { warns: Some("container worker: no limits"), ..ends(70, 1) };
+    let fake = Fake::new(&[("app", ends(200, 0)), ("worker", worker)]);
+    let view = run_all(&plan, &fake).await;
+    assert!(view.containers[1].restart_count > 0, "{view:?}");
+    assert_eq!(view.warnings, ["container worker: no limits"]);
 }

@@ -66,6 +66,8 @@ pub(super) fn warnings(
     for name in choices.volumes.keys().filter(|name| !definition.volumes.iter().any(|v| v.name == **name)) {
         all.push(format!("--volume {name}: the task definition has no such volume"));
     }
+    let unused = choices.meant_secrets.iter().filter(|name| !is_wanted(definition, name));
+    all.extend(unused.map(|name| format!("--secret {name}: the task definition has no such secret")));
     let Some(router) = firelens::router(definition) else { return all };
     let name = &router.name;
     // With Docker its image may be the one that does it.
@@ -90,6 +92,17 @@ pub(super) fn warnings(
         ));
     }
     all
+}
+
+/// Whether a secret is asked for by this name, or from this place.
+fn is_wanted(definition: &TaskDefinition, name: &str) -> bool {
+    definition.container_definitions.iter().any(|c| {
+        let options = c.log_configuration.iter().flat_map(|log| &log.secret_options);
+        let mut secrets = c.secrets.iter().chain(options);
+        // Who may pull an image is known by its place alone.
+        secrets.any(|s| s.name == name || s.value_from == name)
+            || c.repository_credentials.as_deref() == Some(name)
+    })
 }
 
 /// Whether the router finds a file of its image here.

@@ -140,6 +140,25 @@ fn secrets_are_environment_of_who_uses_them_and_one_without_a_value_stops_the_ta
 }
 
 #[test]
+fn a_secret_that_nothing_wants_is_told_and_one_of_a_file_is_not() {
+    let mut definition = task();
+    let secret = |name: &str| Secret { name: name.to_owned(), value_from: format!("arn:{name}") };
+    let web = &mut definition.container_definitions[0];
+    web.secrets = vec![secret("TOKEN")];
+    web.log_configuration.as_mut().unwrap().secret_options = vec![secret("key")];
+    web.repository_credentials = Some("arn:registry".to_owned());
+    let given = ["TOKEN", "arn:key", "arn:registry", "ZZ", "of a file"].map(str::to_owned);
+    let choices = Choices {
+        secrets: given.iter().map(|name| (name.clone(), "v".to_owned())).collect(),
+        meant_secrets: given.iter().take(4).cloned().collect(),
+        process: false,
+        ..choices()
+    };
+    let planned = plan(&definition, &choices).unwrap();
+    assert_eq!(planned.warnings, ["--secret ZZ: the task definition has no such secret"]);
+}
+
+#[test]
 fn what_this_machine_lacks_is_refused_with_a_way_out() {
     let mut definition = task();
     definition.container_definitions[0].command = None;

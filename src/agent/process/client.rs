@@ -25,6 +25,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
 
 use super::spec::{Call, Done, LINE_MAX, Request, Said};
+use super::tether::Tether;
 use crate::agent::runtime::{Failure, States};
 use crate::rt::Tasks;
 
@@ -79,11 +80,12 @@ fn short(dir: &Path, name: &str) -> io::Result<(File, PathBuf)> {
 
 impl Client {
     /// Starts a supervisor for the task in `dir` and connects to it. `limits`: bytes of memory and CPU units
-    /// of the whole task, 0: no limit.
+    /// of the whole task, 0: no limit. `tether`: the task ends with this agent.
     pub(super) async fn start(
         dir: &Path,
         group: &str,
         limits: (u64, u64),
+        tether: Option<&Tether>,
         program: &Path,
         tasks: &Tasks,
     ) -> Result<Client, String> {
@@ -95,10 +97,13 @@ impl Client {
             _ => {}
         }
         let listener = StdListener::bind(&socket).map_err(failed)?;
+        let tether = tether.map(serde_json::to_string).transpose();
+        let tether = tether.map_err(|e| failed(io::Error::other(e)))?;
         let child = Command::new(program)
             .arg0("firelane")
             .args(["supervise".as_ref(), dir.as_os_str(), group.as_ref()])
             .args([limits.0.to_string(), limits.1.to_string()])
+            .args(tether)
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

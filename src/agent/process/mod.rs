@@ -4,7 +4,7 @@
 //! agent -> client ==unix socket==> supervisor -> container -> launch -> stage (exec-stage) -> the program
 //!                                      |             |-> health        |-> rootfs, users
 //!                                      |-> reap      |-> cgroup, processes
-//!                                                    |-> drivers
+//!                                      |-> tether    |-> drivers
 //! ```
 //! Before them: `convert` (a plan becomes a spec), `router` and `addresses` (listeners on a loopback address of the task).
 //!
@@ -28,6 +28,7 @@ mod spec;
 mod stage;
 mod supervisor;
 mod task;
+mod tether;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use super::plan::{ContainerPlan, TaskPlan};
 use super::runtime::{Failure, Runtime};
 use crate::rt::Tasks;
 use client::Client;
+use tether::Tether;
 
 /// Ports that a generated configuration listens on: forward, and the health check.
 const ROUTER_PORTS: &[u16] = &[24224, 8877];
@@ -50,12 +52,20 @@ const MIB: u64 = 1 << 20;
 pub struct ProcessRuntime {
     program: PathBuf,
     tasks: Tasks,
+    tethered: bool,
 }
 
 impl ProcessRuntime {
     /// A runtime. `program`: firelane itself, by its absolute path.
     pub fn new(program: &Path, tasks: &Tasks) -> ProcessRuntime {
-        ProcessRuntime { program: program.to_owned(), tasks: tasks.clone() }
+        ProcessRuntime { program: program.to_owned(), tasks: tasks.clone(), tethered: false }
+    }
+
+    /// Tasks end with this process, whatever ends it: their supervisors stop them in order. Without it they run on, for
+    /// whoever opens them next.
+    #[must_use]
+    pub fn tethered(self) -> ProcessRuntime {
+        ProcessRuntime { tethered: true, ..self }
     }
 }
 
@@ -87,7 +97,10 @@ impl Runtime for ProcessRuntime {
             Err(_) => {
                 let limits = (plan.memory.unwrap_or(0) * MIB, plan.cpu.unwrap_or(0));
                 let group = format!("firelane/{}", plan.id);
-                Client::start(&plan.dir, &group, limits, &self.program, &self.tasks).await.map_err(failed)?
+                let tether = self.tethered.then(|| Tether::of(&plan));
+                let started =
+                    Client::start(&plan.dir, &group, limits, tether.as_ref(), &self.program, &self.tasks);
+                started.await.map_err(failed)?
             }
         };
         let loopback = match plan.firelens {

@@ -2,7 +2,8 @@
 //!
 //! Enters: a listening unix socket as standard input, and agents that connect to it, one after the other or at once. Leaves:
 //! answers and states; it ends when an agent says so and nothing runs any more. It lives in a session of its own: the end of
-//! an agent is no event. Can go wrong: what a line of an agent asks for; it is told.
+//! an agent is no event, unless it is tethered: then it ends its task when the agent goes. Can go wrong: what a line of an
+//! agent asks for; it is told.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -25,6 +26,7 @@ use super::container::{Container, Shared};
 use super::processes;
 use super::reap::{self, Reaper};
 use super::spec::{Call, Done, LINE_MAX, Request, Said, Spec, State};
+use super::tether::Tether;
 use crate::agent::runtime::Failure;
 use crate::observe::log;
 use crate::rt::Tasks;
@@ -35,14 +37,16 @@ const CONTAINERS_MAX: usize = 32;
 const ANSWERS: usize = 64;
 /// How long log drivers may go on after the end (`awslogs` sends its last batch then).
 const LAST_CALLS: Duration = Duration::from_secs(30);
+/// How long the agent of a tethered task may take to connect.
+const FIRST_CALL: Duration = Duration::from_secs(10);
 
 /// Runs a supervisor. Arguments: the task's directory, the name of its control group, bytes of memory of the task and
-/// its CPU units (0: as its containers say).
+/// its CPU units (0: as its containers say); for a task that ends with its agent, how, as JSON.
 pub fn supervise(args: &[String]) -> ExitCode {
-    match prepare(args).and_then(|(listener, dir, group)| {
+    match prepare(args).and_then(|(listener, dir, group, tether)| {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        runtime.block_on(serve(listener, dir, group))
+        runtime.block_on(serve(listener, dir, group, tether))
     }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -52,13 +56,17 @@ pub fn supervise(args: &[String]) -> ExitCode {
     }
 }
 
-fn prepare(args: &[String]) -> Result<(StdListener, PathBuf, String), String> {
-    let [dir, group, memory, cpu] = args else {
-        return Err("usage: firelane supervise DIRECTORY CONTROL-GROUP MEMORY CPU".to_owned());
+type Prepared = (StdListener, PathBuf, String, Option<Tether>);
+
+fn prepare(args: &[String]) -> Result<Prepared, String> {
+    let [dir, group, memory, cpu, rest @ ..] = args else {
+        return Err("usage: firelane supervise DIRECTORY CONTROL-GROUP MEMORY CPU [TETHER]".to_owned());
     };
     let dir = PathBuf::from(dir);
     log::init("info", Some(&dir.join("supervisor.log")))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
+    let tether = rest.first().map(|json| serde_json::from_str(json)).transpose();
+    let tether = tether.map_err(|e| failed("TETHER", &e))?;
     // An agent that did not make us its child's leader has nothing against it.
     let _leader = setsid();
     set_child_subreaper(Some(getpid())).map_err(|e| failed("cannot become a subreaper", &e))?;
@@ -86,7 +94,7 @@ fn prepare(args: &[String]) -> Result<(StdListener, PathBuf, String), String> {
             tracing::warn!(cause = e, "the task's memory and cpu are not limited");
         }
     }
-    Ok((StdListener::from(listener), dir, group.clone()))
+    Ok((StdListener::from(listener), dir, group.clone(), tether))
 }
 
 /// The task.
@@ -95,9 +103,17 @@ struct Supervisor {
     shared: Shared,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     over: watch::Sender<bool>,
+    /// An agent has gone; after that no container is made or started of a task that is tethered.
+    left: watch::Sender<bool>,
+    tethered: bool,
 }
 
-async fn serve(listener: StdListener, dir: PathBuf, group: String) -> Result<(), String> {
+async fn serve(
+    listener: StdListener,
+    dir: PathBuf,
+    group: String,
+    tether: Option<Tether>,
+) -> Result<(), String> {
     let failed = |e: io::Error| format!("cannot use the socket of the supervisor: {e}");
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(listener).map_err(failed)?;
@@ -107,14 +123,27 @@ async fn serve(listener: StdListener, dir: PathBuf, group: String) -> Result<(),
     let helpers = Tasks::new();
     helpers.spawn("reaper", reaper.clone().run(children));
     let shared = Shared { reaper, tasks: tasks.clone(), changed: watch::Sender::new(0), group, dir };
-    let supervisor =
-        Arc::new(Supervisor { shared, containers: Mutex::default(), over: watch::Sender::new(false) });
-    let mut over = supervisor.over.subscribe();
+    let supervisor = Arc::new(Supervisor {
+        shared,
+        containers: Mutex::default(),
+        over: watch::Sender::new(false),
+        left: watch::Sender::new(false),
+        tethered: tether.is_some(),
+    });
+    let (mut over, mut left) = (supervisor.over.subscribe(), supervisor.left.subscribe());
+    let mut nobody_came = tether.is_some();
+    let first_call = tokio::time::sleep(FIRST_CALL);
+    tokio::pin!(first_call);
     loop {
         tokio::select! {
             _ = over.wait_for(|over| *over) => break,
+            _ = left.wait_for(|left| *left), if tether.is_some() => break,
+            () = &mut first_call, if nobody_came => {
+                supervisor.left.send_replace(true);
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
+                    nobody_came = false;
                     helpers.spawn("agent", Arc::clone(&supervisor).converse(stream));
                 }
                 // Out of descriptors, perhaps: what is open goes on, and the next agent may have better luck.
@@ -125,11 +154,20 @@ async fn serve(listener: StdListener, dir: PathBuf, group: String) -> Result<(),
             },
         }
     }
+    let alone = !*supervisor.over.borrow();
+    if let Some(tether) = tether.as_ref().filter(|_| alone) {
+        tracing::warn!("the agent of the task has gone: its containers are stopped");
+        tether.stop(|name| supervisor.find(name).ok()).await;
+    }
     if tokio::time::timeout(LAST_CALLS, tasks.all_ended()).await.is_err() {
         tracing::error!("a log driver has not ended; its last lines are lost");
     }
     processes::kill_children();
     cgroup::sweep(Path::new(ROOT), &supervisor.shared.group);
+    if let Some(tether) = tether.as_ref().filter(|_| alone) {
+        tether.clean(&supervisor.shared.dir);
+        tracing::info!("the task has ended");
+    }
     Ok(())
 }
 
@@ -153,6 +191,7 @@ impl Supervisor {
                 tracing::warn!(cause = %e, "an agent was cut off");
             }
         }
+        self.left.send_replace(true);
     }
 
     /// Answers, and every state that the agent has not seen.
@@ -219,6 +258,9 @@ impl Supervisor {
     }
 
     async fn answer(&self, call: Call) -> Result<Done, Failure> {
+        if self.tethered && *self.left.borrow() && matches!(call, Call::Create { .. } | Call::Start { .. }) {
+            return Err(Failure::new("TaskStopped", "its agent has gone, and the task ends with it"));
+        }
         match call {
             Call::Create { spec } => self.create(*spec),
             Call::Start { name } => self.find(&name)?.start().await,

@@ -110,18 +110,15 @@ impl TaskHandle for ProcessTask {
         Ok(warnings)
     }
 
-    async fn start(&self, name: &str) -> Result<(), Failure> {
+    async fn start(&self, name: &str) -> Result<Vec<String>, Failure> {
         if self.known(name) == Some(Status::Running) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let done = self.client.call(Call::Start { name: name.to_owned() }).await?;
-        for warning in done.warnings {
-            tracing::warn!(task = %self.plan.id, container = name, "{warning}");
-        }
         if self.plan.firelens.as_deref() == Some(name) {
             self.router_listens(name).await;
         }
-        Ok(())
+        Ok(done.warnings.into_iter().map(|warning| format!("container {name}: {warning}")).collect())
     }
 
     async fn stop(&self, name: &str, timeout: Duration) -> Result<(), Failure> {

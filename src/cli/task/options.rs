@@ -115,15 +115,31 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Where the tasks' files are: given, or new.
-pub(super) fn directory(args: &Run) -> Result<PathBuf, String> {
-    let dir = args
-        .dir
-        .clone()
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("firelane-{}", planning::hex(8))));
-    fs::create_dir_all(&dir)
-        .and_then(|()| dir.canonicalize())
-        .map_err(|e| format!("cannot use {}: {e}", dir.display()))
+/// Where the tasks' files are. One that is new goes when nothing was put there.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    new: bool,
+}
+
+impl Directory {
+    /// As it is given, or a new one.
+    pub(super) fn of(args: &Run) -> Result<Directory, String> {
+        let new = || std::env::temp_dir().join(format!("firelane-{}", planning::hex(8)));
+        let dir = args.dir.clone().unwrap_or_else(new);
+        let path = fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
+        let path = path.map_err(|e| format!("cannot use {}: {e}", dir.display()))?;
+        Ok(Directory { path, new: args.dir.is_none() })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.new {
+            // With files in it, it stays.
+            let _full = fs::remove_dir(&self.path);
+        }
+    }
 }
 
 fn region(args: &Run) -> String {
@@ -184,6 +200,7 @@ pub(in crate::cli) fn choices(
         volumes,
         mounts,
         secrets: given,
+        meant_secrets: args.secret.iter().map(|(name, _)| name.clone()).collect(),
         fetched: secrets::Fetched::default(),
         endpoints: None,
         namespaces: false,

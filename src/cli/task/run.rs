@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::options::{Run, Which, choices, directory};
+use super::options::{self, Run, Which, choices};
 use super::read;
 use super::show::{exit_code, table};
 use crate::agent::docker::{DockerRuntime, Lines};
@@ -22,16 +22,17 @@ use crate::agent::planning::{self, Choices, Planned};
 use crate::agent::process::ProcessRuntime;
 use crate::agent::runtime::Runtime;
 use crate::agent::secrets;
-use crate::cli::{EXIT_USAGE, complain, follow, say, say_aside};
+use crate::cli::{EXIT_USAGE, complain, follow, say, say_aside, say_line};
 use crate::rt::Tasks;
 
 pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let Some(definition) = read(&args.file)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
     let program = std::env::current_exe().map_err(|e| format!("cannot find firelane itself: {e}"))?;
     let settings = args.aws.settings()?;
-    let data = directory(args)?;
+    let held = options::Directory::of(args)?;
+    let data = &held.path;
     // What is found out beside the tasks' own states: a role that cannot be taken on, what cannot be taken down.
-    crate::observe::log::init("warn", None)?;
+    crate::observe::log::init_without_sdk("warn");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0");
     let listener = listener.map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
     let asks = listener.local_addr().map_err(|e| format!("cannot listen for the tasks' containers: {e}"))?;
-    let planned = choices(args, &definition, &data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
+    let planned = choices(args, &definition, data).map_err(|e| (EXIT_USAGE, e)).and_then(|mut choices| {
         choices.process = docker.is_none();
         choices.endpoints = Some(Base::of(asks));
         // Entering a task's network takes root.
@@ -75,10 +76,6 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
     let planned = match planned {
         Ok(planned) => planned,
         Err((code, e)) => {
-            if args.dir.is_none() {
-                // Nothing is in it.
-                let _ = fs::remove_dir(&data);
-            }
             complain("error", e);
             return Ok(ExitCode::from(code));
         }
@@ -91,7 +88,10 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
         let ran = async {
             match docker {
                 Some(docker) => all(&docker.with_endpoints(&directory), &planned, &directory, args).await,
-                None => all(&ProcessRuntime::new(&program, &tasks), &planned, &directory, args).await,
+                None => {
+                    let processes = ProcessRuntime::new(&program, &tasks).tethered();
+                    all(&processes, &planned, &directory, args).await
+                }
             }
         };
         tokio::select! {
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
 /// The Docker engine of this machine.
 async fn docker(args: &Run, tasks: &Tasks) -> Result<DockerRuntime, String> {
     let docker = DockerRuntime::connect(&DockerRuntime::host(), tasks).await.map_err(|e| e.to_string())?;
-    let lines = Lines::new(|name, line| say(&format!("{name} | {line}\n")));
+    let lines = Lines::new(say_line);
     Ok(if args.follow { docker.with_lines(lines) } else { docker })
 }
 
@@ -146,18 +146,33 @@ async fn futures_all<F: Future<Output = u8>>(all: impl Iterator<Item = F>) -> Ve
     .await
 }
 
-/// SIGINT or SIGTERM stops all tasks in order. Never comes back.
+/// SIGINT, SIGTERM or the end of the terminal stops all tasks in order. Never comes back.
 async fn until_asked(ask: watch::Sender<Option<String>>) {
     let (int, term) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut int), Ok(mut term)) = (int, term) else { return std::future::pending().await };
+    // To listen would undo what nohup has done.
+    let mut hup = if is_hangup_ignored() { None } else { signal(SignalKind::hangup()).ok() };
+    let mut hung_up = async || match &mut hup {
+        Some(hup) => hup.recv().await,
+        None => std::future::pending().await,
+    };
     loop {
         tokio::select! {
             _ = int.recv() => {}
             _ = term.recv() => {}
+            _ = hung_up() => {}
         }
         say_aside("stopping");
         ask.send_replace(Some("Task stopped by user".to_owned()));
     }
+}
+
+/// Whether whoever started us wants us to outlive the terminal.
+fn is_hangup_ignored() -> bool {
+    const SIGHUP: u64 = 1;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP != 0)
 }
 
 async fn one<R: Runtime>(
@@ -170,7 +185,11 @@ async fn one<R: Runtime>(
 ) -> u8 {
     let mut last = BTreeMap::new();
     let short = choices.id.get(..8).unwrap_or_default();
+    let mut told = 0;
     let report = |view: &View| {
+        // As they come: the task may run for long.
+        view.warnings.iter().skip(told).for_each(|warning| complain("warning", warning));
+        told = view.warnings.len();
         for c in &view.containers {
             if last.insert(c.name.clone(), c.last_status.clone()).as_ref() != Some(&c.last_status)
                 && !args.json
@@ -183,7 +202,7 @@ async fn one<R: Runtime>(
     let firelens = choices.firelens_dir();
     let new = View::default();
     let ended = launch::run(runtime, planned, &firelens, Some(directory), &new, stop, report);
-    let ended = if args.follow { follow::beside(&logs, None, ended).await } else { ended.await };
+    let ended = if args.follow { follow::beside(&logs, None, say_line, ended).await } else { ended.await };
     let view = match ended {
         Ok(view) => view,
         Err(e) => {
@@ -191,9 +210,6 @@ async fn one<R: Runtime>(
             return 1;
         }
     };
-    for warning in &view.warnings {
-        complain("warning", warning);
-    }
     if args.json {
         let mut json = serde_json::to_value(&view).unwrap_or_default();
         if let Some(map) = json.as_object_mut() {

@@ -22,8 +22,8 @@ impl TaskHandle for Still {
     async fn create(&self, _: &ContainerPlan) -> Result<Vec<String>, Failure> {
         Ok(Vec::new())
     }
-    async fn start(&self, _: &str) -> Result<(), Failure> {
-        Ok(())
+    async fn start(&self, _: &str) -> Result<Vec<String>, Failure> {
+        Ok(Vec::new())
     }
     async fn stop(&self, _: &str, _: Duration) -> Result<(), Failure> {
         Ok(())
