@@ -51,7 +51,8 @@ impl DockerTask {
         let watcher = Watcher::new(api.clone(), shared::label(plan), names);
         let (members, mut shared) = shared::find(api, plan).await?;
         for (name, id) in &members {
-            watcher.add(name, id);
+            // Who pulled its image has gone, and what it knew of that.
+            watcher.add(name, id, None);
             watcher.look(name).await;
         }
         if let Err(e) = shared.make(api, plan).await {
@@ -169,7 +170,7 @@ impl TaskHandle for DockerTask {
             return Ok(Vec::new());
         }
         let registry = container.registry.as_ref().map(|r| (r.username.clone(), r.password.clone()));
-        images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
+        let pulled = images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
         if self.directory().is_some() {
             self.shared.hold(&self.api, &self.plan, container).await?;
         }
@@ -184,7 +185,7 @@ impl TaskHandle for DockerTask {
         warnings.extend(self.serve(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;
         warnings.extend(more.into_iter().map(|warning| format!("container {name}: docker says: {warning}")));
-        self.watcher.add(name, &id);
+        self.watcher.add(name, &id, pulled);
         self.watcher.look(name).await;
         Ok(warnings)
     }
