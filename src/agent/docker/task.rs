@@ -21,6 +21,7 @@ use super::{DockerRuntime, images, lines};
 use crate::agent::endpoints::namespace::{self, Serving};
 use crate::agent::endpoints::{Base, Directory};
 use crate::agent::firelens;
+use crate::agent::open_files;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
 
@@ -180,7 +181,10 @@ impl TaskHandle for DockerTask {
             task: self.shared.pause.as_deref(),
             group: self.shared.group.as_deref(),
         };
-        let (body, mut warnings) = body::body(&self.plan, container, held, self.api.version)?;
+        let mut fitted = container.clone();
+        let fewer = open_files::fit(self.plan.launch_type, &mut fitted.definition, self.api.files);
+        let (body, mut warnings) = body::body(&self.plan, &fitted, held, self.api.version)?;
+        warnings.extend(fewer);
         warnings.extend(self.shared.warning());
         warnings.extend(self.serve(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;

@@ -6,11 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
-
 use super::spec::{HealthCheck, Mount, Spec, Tmpfs, Ulimit};
-use crate::agent::definition::{self, ContainerDefinition, LaunchType, NetworkMode, VolumeKind};
+use crate::agent::definition::{ContainerDefinition, NetworkMode, VolumeKind};
+use crate::agent::open_files;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::Failure;
 
@@ -34,7 +32,9 @@ pub(super) fn spec(
     let own_name = matches!(task.network_mode, NetworkMode::Bridge | NetworkMode::None);
     let hostname = d.hostname.clone().or_else(|| own_name.then(|| id.get(..12).unwrap_or(&id).to_owned()));
     let no_new_privileges = d.docker_security_options.iter().any(|o| o.starts_with("no-new-privileges"));
+    let mut limits = d.clone();
     let mut warnings = warnings(d);
+    warnings.extend(open_files::fit(task.launch_type, &mut limits, open_files::own_max()));
     let spec = Spec {
         name: d.name.clone(),
         docker_name: plan.docker_name.clone(),
@@ -45,7 +45,11 @@ pub(super) fn spec(
         cwd: d.working_directory.clone(),
         user: d.user.clone(),
         hostname,
-        ulimits: ulimits(task, d, files_max(), &mut warnings),
+        ulimits: limits
+            .ulimits
+            .iter()
+            .map(|u| Ulimit { name: u.name.clone(), soft: u.soft_limit, hard: u.hard_limit })
+            .collect(),
         memory: d.memory.map(|m| m * MIB),
         memory_reservation: d.memory_reservation.map(|m| m * MIB),
         cpu_shares: (d.cpu > 0).then_some(d.cpu),
@@ -290,36 +294,6 @@ fn warnings(d: &ContainerDefinition) -> Vec<String> {
     all
 }
 
-/// The most files that processes here may have open; `None`: as many as anybody wants, because the agent may raise it.
-fn files_max() -> Option<i64> {
-    let limit = getrlimit(Resource::Nofile).maximum.and_then(|n| i64::try_from(n).ok())?;
-    let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
-    (!may).then_some(limit)
-}
-
-/// The limits of a container. What Fargate gives by itself, and this machine has not, is no reason to refuse it.
-fn ulimits(
-    task: &TaskPlan,
-    d: &ContainerDefinition,
-    most: Option<i64>,
-    warnings: &mut Vec<String>,
-) -> Vec<Ulimit> {
-    let limit = |u: &definition::Ulimit| {
-        let mut limit = Ulimit { name: u.name.clone(), soft: u.soft_limit, hard: u.hard_limit };
-        let by_itself = task.launch_type == LaunchType::Fargate && *u == definition::Ulimit::fargate_files();
-        if let Some(most) = most.filter(|most| by_itself && *most < limit.hard) {
-            (limit.soft, limit.hard) = (most, most);
-            warnings.push(format!(
-                "container {}: it may have {most} files open, and on Fargate {}: run the agent as root, or raise its \
-                 limit (ulimit -Hn)",
-                d.name, u.hard_limit
-            ));
-        }
-        limit
-    };
-    d.ulimits.iter().map(limit).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,22 +426,5 @@ mod tests {
             })
             .collect();
         assert_eq!(texts, [("/v", "/data", true), ("/w", "/more", false)]);
-    }
-
-    #[test]
-    fn fargates_limit_of_open_files_is_what_the_machine_has_of_it() {
-        let limit = definition::Ulimit::fargate_files();
-        let d = ContainerDefinition { name: "app".into(), ulimits: vec![limit], ..Default::default() };
-        let fargate = TaskPlan { launch_type: LaunchType::Fargate, ..task() };
-        let of = |task: &TaskPlan, most| {
-            let mut warnings = Vec::new();
-            let all = ulimits(task, &d, most, &mut warnings);
-            (all[0].hard, warnings.len())
-        };
-        assert_eq!(of(&fargate, None), (65_535, 0));
-        assert_eq!(of(&fargate, Some(1 << 20)), (65_535, 0));
-        assert_eq!(of(&fargate, Some(4096)), (4096, 1));
-        // Who says it on EC2 wants it.
-        assert_eq!(of(&task(), Some(4096)), (65_535, 0));
     }
 }
