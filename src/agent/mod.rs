@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod engine;
 pub mod firelens;
 pub mod launch;
+mod open_files;
 pub mod plan;
 pub mod planning;
 pub mod process;

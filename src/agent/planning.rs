@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::definition::{
-    Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Volume, VolumeKind,
+    Condition, ContainerDefinition, Dependency, LaunchType, NetworkMode, TaskDefinition, Ulimit, Volume,
+    VolumeKind,
 };
 use super::drivers::random_id;
 use super::endpoints::{self, Base};
@@ -165,6 +166,9 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
         }
     }
     let volumes = volumes(definition, choices)?;
+    if choices.process {
+        planned.warnings.extend(no_effect(definition, &volumes));
+    }
     planned.warnings.extend(router::warnings(definition, options.as_ref(), choices));
     let plan = &mut planned.plan;
     plan.id.clone_from(&choices.id);
@@ -212,6 +216,43 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     Ok(planned)
 }
 
+/// What the task as a whole asks for and processes do not have; what a container asks for the runtime says itself.
+fn no_effect(definition: &TaskDefinition, volumes: &[Volume]) -> Vec<String> {
+    let none = (definition.network_mode == NetworkMode::None).then_some("none");
+    let modes = [
+        ("networkMode", none, "containers have the machine's network"),
+        ("pidMode", definition.pid_mode.as_deref(), "every container sees the machine's processes"),
+        (
+            "ipcMode",
+            definition.ipc_mode.as_deref(),
+            "containers share the machine's memory segments and queues",
+        ),
+    ];
+    let said = |field: &str, value: &str, why: &str| {
+        format!("{field} {value} has no effect in the process runtime: {why}")
+    };
+    let mut all: Vec<String> =
+        modes.iter().filter_map(|(field, value, why)| value.map(|value| said(field, value, why))).collect();
+    for volume in volumes {
+        let VolumeKind::Docker { driver, driver_opts, labels, .. } = &volume.kind else { continue };
+        let keys = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>().join(", ");
+        let driver = driver.as_deref().filter(|driver| !matches!(*driver, "" | "local"));
+        let why = format!("it is a directory; give another in its place with --volume {}=PATH", volume.name);
+        let fields = [
+            ("driver", driver.map(str::to_owned), why.as_str()),
+            ("driverOpts", Some(keys(driver_opts)), &why),
+            ("labels", Some(keys(labels)), "it is a directory"),
+        ];
+        for (field, value, why) in fields {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let field = format!("dockerVolumeConfiguration.{field}");
+                all.push(format!("volume {}: {}", volume.name, said(&field, &value, why)));
+            }
+        }
+    }
+    all
+}
+
 fn volumes(definition: &TaskDefinition, choices: &Choices) -> Result<Vec<Volume>, Failure> {
     let mut volumes = definition.volumes.clone();
     for volume in &mut volumes {
@@ -241,6 +282,12 @@ fn container(
     let mut plan = ContainerPlan { definition: container.clone(), ..ContainerPlan::default() };
     if let Some(image) = choices.images.get(name) {
         plan.definition.image.clone_from(image);
+    }
+    let files = Ulimit::fargate_files();
+    if definition.launch_type == LaunchType::Fargate
+        && !container.ulimits.iter().any(|limit| limit.name == files.name)
+    {
+        plan.definition.ulimits.push(files);
     }
     plan.arn = choices.arn("container", &format!("{}/{}", choices.id, uuid()));
     let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
@@ -334,6 +381,12 @@ fn environment(
         _ => "AWS_ECS_EC2",
     };
     all.insert("AWS_EXECUTION_ENV".to_owned(), launched.to_owned());
+    if definition.launch_type == LaunchType::Fargate && !choices.region.is_empty() {
+        // Where the definition sets them, in a file or below, they stay.
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            all.entry(name.to_owned()).or_insert_with(|| choices.region.clone());
+        }
+    }
     all.extend(container.environment.iter().cloned());
     for secret in &container.secrets {
         let value = choices.secret(&secret.name, &secret.value_from, &format!("container {name}"))?;

@@ -85,6 +85,9 @@ pub struct ContainerState {
     pub health: Option<Health>,
     /// How often it was started.
     pub starts: u32,
+    /// When the pull of its image began and ended, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<(i64, i64)>,
     /// What came of image, networks, ports and volumes, where the runtime knows more than the plan says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made: Option<Box<Made>>,

@@ -117,6 +117,36 @@ async fn mounts_are_where_they_belong_and_nothing_is_left_on_the_machine() {
 }
 
 #[tokio::test]
+async fn a_tmpfs_has_dockers_mount_options_and_those_of_the_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = plan(dir.path(), "tmpfs");
+    let task = open(&plan).await;
+    let options = |all: &[&str]| all.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>();
+    let script = "grep ' /no-such-' /proc/self/mounts | grep -v ' /no-such-[ab][^ ]' | sort -k2; \
+                  touch /no-such-b/x || echo refused";
+    let mut app = shell("app", script);
+    app.definition.linux_parameters.tmpfs = vec![
+        ("/no-such-a".into(), 1, Vec::new()),
+        ("/no-such-b".into(), 2, options(&["ro", "exec", "mode=0750"])),
+    ];
+    let (code, text) = run(&task, &plan.dir, &app).await;
+    let mounts: Vec<&str> = text.lines().filter(|line| line.contains("tmpfs /no-such-")).collect();
+    assert_eq!((code, mounts.len()), (0, 2), "{text}");
+    let has = |line: &str, option: &str| {
+        let all = line.split(' ').nth(3).unwrap_or_default();
+        all.split(',').any(|o| o == option)
+    };
+    for option in ["rw", "noexec", "nosuid", "nodev", "size=1024k"] {
+        assert!(has(mounts[0], option), "{option} in {text}");
+    }
+    for option in ["ro", "nosuid", "nodev", "size=2048k", "mode=750"] {
+        assert!(has(mounts[1], option), "{option} in {text}");
+    }
+    assert!(!has(mounts[1], "noexec") && text.contains("refused"), "{text}");
+    task.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn stop_is_sigterm_then_sigkill_for_all_that_a_container_has_started() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(dir.path(), "stop");
@@ -326,6 +356,14 @@ async fn firelens(dir: &Path, id: &str) -> (TaskPlan, ProcessTask) {
     let task = open(&plan).await;
     let mut router = shell("router", "");
     router.exec = None;
+    // What AWS's documents have stands for the task's own router.
+    router.definition.health_check = Some(HealthCheck {
+        command: vec!["CMD-SHELL".into(), "echo nc 127.0.0.1 8877".into()],
+        interval: 1,
+        timeout: 5,
+        retries: 1,
+        start_period: 0,
+    });
     router.binds = vec![
         (conf, "/fluent-bit/etc/fluent-bit.conf".into(), false),
         (socket.clone(), "/var/run/".into(), false),
@@ -363,6 +401,9 @@ async fn two_firelens_tasks_at_once_have_each_line_at_its_own_router() {
     let (second, two) = firelens(dir.path(), "two").await;
     assert_ne!(one.address("router").await, two.address("router").await);
     for (plan, task, id) in [(first, one, "one"), (second, two, "two")] {
+        let address = task.address("router").await.unwrap();
+        let asked = until(&task, "router", |s| s.health.as_ref().is_some_and(|h| !h.output.is_empty())).await;
+        assert_eq!(asked.health.unwrap().output, format!("nc {address} 8877\n"));
         task.start("app").await.unwrap();
         assert_eq!(exit(&task, "app").await, 0);
         task.stop("router", PATIENCE).await.unwrap();

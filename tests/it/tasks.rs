@@ -302,7 +302,7 @@ fn what_ecs_would_refuse_is_refused_whole_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let file = alone(
         dir.path(),
-        &json!({"comand": ["x"], "memory": 3, "dependsOn": [{"containerName": "db", "condition": "STARTED"}]}),
+        &json!({"comand": ["x"], "memory": 3, "versionConsistency": "disabled", "dependsOn": [{"containerName": "db", "condition": "STARTED"}]}),
     );
     for command in [vec!["task", "check", &file], vec!["task", "run", &file]] {
         let output = Command::new(PROGRAM).args(&command).output().unwrap();
@@ -312,6 +312,9 @@ fn what_ecs_would_refuse_is_refused_whole_before_anything_starts() {
             "containerDefinitions[0].comand: unknown field; did you mean \"command\"?",
             "containerDefinitions[0].memory: must be at least 6 MiB",
             "containerDefinitions[0].dependsOn[0].condition: must be one of START",
+            // Warnings do not wait until nothing is wrong.
+            "warning: ",
+            "containerDefinitions[0].versionConsistency: has no effect on one machine",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::doubles;
 use super::json::{CLIENT, Object};
 use super::model::{Condition, ContainerDefinition, LaunchType, NetworkMode, TaskDefinition, VolumeKind};
 use crate::agent::firelens::implicit_dependency;
@@ -53,16 +54,6 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     }
     if d.launch_type == LaunchType::Fargate {
         fargate(d, o);
-    } else if d.memory.is_none() {
-        for (n, c) in
-            all.iter().enumerate().filter(|(_, c)| c.memory.is_none() && c.memory_reservation.is_none())
-        {
-            let text = format!(
-                "Invalid setting for container '{}'. At least one of 'memory' or 'memoryReservation' must be specified.",
-                c.name
-            );
-            error(path(n, ""), text);
-        }
     }
     if let Some(memory) = d.memory {
         for (n, c) in all.iter().enumerate().filter(|(_, c)| c.memory.is_some_and(|m| m > memory)) {
@@ -73,6 +64,7 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     for (n, c) in all.iter().enumerate() {
         container(d, c, &|field: &str, text: String| error(path(n, field), text));
     }
+    doubles::ports(d, o, containers);
     cycles(d, &|n, field, text| error(path(n, field), text));
     firelens(all, &|n: usize, field: &str, text: String| error(path(n, field), text));
 }
@@ -81,22 +73,22 @@ fn fargate(d: &TaskDefinition, o: &Object<'_>) {
     if d.network_mode != NetworkMode::Awsvpc {
         o.notes.error(CLIENT, o.at("networkMode"), "Fargate only supports network mode 'awsvpc'.");
     }
-    let (Some(cpu), Some(memory)) = (d.cpu, d.memory) else {
-        for (field, missing) in [("cpu", d.cpu.is_none()), ("memory", d.memory.is_none())] {
-            if missing {
-                let text = format!("Fargate requires that '{field}' be defined at the task level.");
-                o.notes.error(CLIENT, o.at(field), text);
-            }
+    for field in ["cpu", "memory"] {
+        // What is there and no size has been refused as such.
+        if !o.has(field) {
+            let text = format!("Fargate requires that '{field}' be defined at the task level.");
+            o.notes.error(CLIENT, o.at(field), text);
         }
-        return;
-    };
-    let good = match cpu {
+    }
+    let good = |cpu, memory: u64| match cpu {
         256 => [512, 1024, 2048].contains(&memory),
         _ => FARGATE.iter().any(|(c, least, most, step)| {
-            *c == cpu && (*least..=*most).contains(&memory) && (memory - least) % step == 0
+            *c == cpu && (*least..=*most).contains(&memory) && (memory - least).is_multiple_of(*step)
         }),
     };
-    if !good {
+    if let (Some(cpu), Some(memory)) = (d.cpu, d.memory)
+        && !good(cpu, memory)
+    {
         let text = format!("No Fargate configuration exists for given values: {cpu} CPU, {memory} memory.");
         o.notes.error(CLIENT, o.at("memory"), text);
     }

@@ -3,13 +3,16 @@
 //! Enters: an object of `containerDefinitions`. Leaves: a container with its defaults. Can go wrong: what ECS refuses in one
 //! container; what concerns several is checked beside this.
 
+use std::net::IpAddr;
+
 use super::json::{CLIENT, Object};
 use super::model::{
     Condition, ContainerDefinition, Dependency, HealthCheck, LaunchType, LinuxParameters, MountPoint,
     PortMapping, RestartPolicy, Secret, Ulimit, VolumeFrom,
 };
 use super::read::{check_name, is_placeholder, required};
-use super::{extras, logs};
+use super::{doubles, extras, logs};
+use crate::config::nearest;
 
 const ULIMITS: &[&str] = &[
     "core",
@@ -28,6 +31,51 @@ const ULIMITS: &[&str] = &[
     "sigpending",
     "stack",
 ];
+/// Those of Linux, and all of them.
+const CAPABILITIES: &[&str] = &[
+    "ALL",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
 /// Characters of an image's name.
 const IMAGE_MAX: usize = 255;
 /// Port ranges of one container.
@@ -37,13 +85,10 @@ const FILES_MAX: usize = 10;
 /// Any whole number from 0 on.
 const COUNT: std::ops::RangeInclusive<i64> = 0..=i64::MAX;
 
-pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
+/// `own_memory`: it needs memory of its own, because the task has none for it.
+pub(super) fn read(o: Object<'_>, launch: LaunchType, own_memory: bool) -> ContainerDefinition {
     let fargate = launch == LaunchType::Fargate;
-    let mut c = ContainerDefinition {
-        name: required(&o, "name"),
-        image: required(&o, "image"),
-        ..Default::default()
-    };
+    let mut c = ContainerDefinition { name: required(&o, "name"), image: image(&o), ..Default::default() };
     check_name(&o, "name", &c.name);
     if c.image.chars().count() > IMAGE_MAX {
         let text = format!("must have at most {IMAGE_MAX} characters, not {}", c.image.chars().count());
@@ -56,6 +101,15 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
         o.notes.error(CLIENT, o.at("memory"), "must be at least 6 MiB, which Docker asks for");
     }
     c.memory_reservation = o.unsigned("memoryReservation", COUNT).filter(|m| *m > 0);
+    // What is no size has been refused as such: it is not missing, too.
+    let given = |name| o.get(name).is_some_and(|value| value.as_u64() != Some(0));
+    if own_memory && !given("memory") && !given("memoryReservation") {
+        let text = format!(
+            "Invalid setting for container '{}'. At least one of 'memory' or 'memoryReservation' must be specified.",
+            c.name
+        );
+        o.notes.error(CLIENT, o.path.clone(), text);
+    }
     if let (Some(limit), Some(soft)) = (c.memory, c.memory_reservation)
         && limit <= soft
     {
@@ -95,7 +149,7 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     c.docker_labels = o.map("dockerLabels");
     c.dns_servers = o.strings("dnsServers").unwrap_or_default();
     c.dns_search_domains = o.strings("dnsSearchDomains").unwrap_or_default();
-    c.extra_hosts = pairs(&o, "extraHosts", "hostname", "ipAddress");
+    c.extra_hosts = o.objects("extraHosts").into_iter().map(extra_host).collect();
     c.docker_security_options = o.strings("dockerSecurityOptions").unwrap_or_default();
     security_options(&o, &c.docker_security_options);
     c.system_controls = pairs(&o, "systemControls", "namespace", "value");
@@ -106,6 +160,7 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
         logs::router_user(&o, c.user.as_deref());
     }
     extras::resources(&o, fargate);
+    doubles::container(&o, &c);
     o.cannot(&[
         ("credentialSpecs", "there is no Active Directory"),
         ("versionConsistency", "an image is what its name stands for when the task starts"),
@@ -126,6 +181,33 @@ pub(super) fn read(o: Object<'_>, launch: LaunchType) -> ContainerDefinition {
     }
     o.finish();
     c
+}
+
+fn image(o: &Object<'_>) -> String {
+    let image = o.string("image");
+    if image.as_ref().map_or(!o.has("image"), String::is_empty) {
+        o.notes.error(CLIENT, o.at("image"), "Container.image should not be null or empty.");
+    }
+    image.unwrap_or_default()
+}
+
+/// docker takes an address, or what stands for the machine's own.
+fn extra_host(o: Object<'_>) -> (String, String) {
+    let (name, address) = (required(&o, "hostname"), required(&o, "ipAddress"));
+    let good = address == "host-gateway" || address.parse::<IpAddr>().is_ok();
+    if !address.is_empty() && !good && !is_placeholder(&address) {
+        let text = format!("must be an IP address, or host-gateway, not {address:?}");
+        o.notes.error(CLIENT, o.at("ipAddress"), text);
+    }
+    o.finish();
+    (name, address)
+}
+
+/// docker refuses another: `mount path must be absolute`.
+fn absolute(o: &Object<'_>, field: &str, path: &str) {
+    if !path.is_empty() && !path.starts_with('/') && !is_placeholder(path) {
+        o.notes.error(CLIENT, o.at(field), format!("must be an absolute path, not {path:?}"));
+    }
 }
 
 fn pairs(
@@ -256,6 +338,7 @@ fn mount_point(o: Object<'_>) -> MountPoint {
         container_path: required(&o, "containerPath"),
         read_only: o.boolean("readOnly", false),
     };
+    absolute(&o, "containerPath", &found.container_path);
     o.finish();
     found
 }
@@ -273,6 +356,9 @@ fn linux(o: Object<'_>, fargate: bool) -> LinuxParameters {
     let mut l = LinuxParameters::default();
     if let Some(c) = o.object("capabilities") {
         (l.add, l.drop) = (c.strings("add").unwrap_or_default(), c.strings("drop").unwrap_or_default());
+        for (list, names) in [("add", &l.add), ("drop", &l.drop)] {
+            capabilities(&c, list, names);
+        }
         if fargate && l.add.iter().any(|name| name != "SYS_PTRACE") {
             c.notes.error(CLIENT, c.at("add"), "on Fargate only SYS_PTRACE can be added");
         }
@@ -302,6 +388,7 @@ fn linux(o: Object<'_>, fargate: bool) -> LinuxParameters {
     l.shared_memory_size = o.unsigned("sharedMemorySize", COUNT).filter(|n| *n > 0);
     for t in o.objects("tmpfs") {
         let path = required(&t, "containerPath");
+        absolute(&t, "containerPath", &path);
         if !t.has("size") {
             t.notes.error(CLIENT, t.at("size"), "must be given");
         }
@@ -326,6 +413,20 @@ fn linux(o: Object<'_>, fargate: bool) -> LinuxParameters {
     }
     o.finish();
     l
+}
+
+/// docker takes them in either case, and with `CAP_` before them.
+fn capabilities(o: &Object<'_>, list: &str, names: &[String]) {
+    for (n, name) in names.iter().enumerate() {
+        let upper = name.to_ascii_uppercase();
+        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if !CAPABILITIES.contains(&short) && !is_placeholder(name) {
+            let near = nearest(short, CAPABILITIES.iter().copied());
+            let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            let text = format!("there is no capability {name:?}{hint}");
+            o.notes.error(CLIENT, format!("{}[{n}]", o.at(list)), text);
+        }
+    }
 }
 
 /// A dependency; one without a condition is checked as if it had the weakest.
@@ -390,7 +491,7 @@ fn restart_policy(o: Object<'_>) -> Option<RestartPolicy> {
     }
     let code = |(path, value): (String, &serde_json::Value)| {
         if value.as_i64().is_none() {
-            o.notes.error(CLIENT, path, "must be a whole number");
+            o.notes.error(CLIENT, path, format!("must be a whole number, not {value}"));
         }
         value.as_i64()
     };

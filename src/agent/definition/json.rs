@@ -174,7 +174,13 @@ impl<'v> Object<'v> {
     pub(super) fn integer(&self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.get(name)?;
         let Some(number) = value.as_i64() else {
-            self.wrong(name, "a whole number", value);
+            match value {
+                // 32.5 is a number.
+                Value::Number(n) => {
+                    self.notes.error(PARAMETER, self.at(name), format!("must be a whole number, not {n}"));
+                }
+                other => self.wrong(name, "a whole number", other),
+            }
             return None;
         };
         if range.contains(&number) {

@@ -54,7 +54,7 @@ pub(super) fn log_configuration(o: Object<'_>, fargate: bool) -> LogConfiguratio
     };
     match log.log_driver.as_str() {
         "awslogs" => {
-            if !log.options.contains_key("awslogs-group") {
+            if !has_group(&log.options) {
                 o.notes.error(CLIENT, o.at("options"), "awslogs needs awslogs-group");
             }
             if fargate && !log.options.contains_key("awslogs-stream-prefix") {
@@ -74,6 +74,10 @@ pub(super) fn log_configuration(o: Object<'_>, fargate: bool) -> LogConfiguratio
     }
     if OURS.contains(&log.log_driver.as_str()) {
         options(&o, &log);
+        if let Some(why) = log.options.get("tag").and_then(|tag| drivers::docker_only(tag)) {
+            let text = format!("works with the docker runtime only: {why}");
+            o.notes.warn(o.at("options.tag"), text);
+        }
     } else if !log.log_driver.is_empty() && log.log_driver != "awsfirelens" {
         let text = format!(
             "{} is a log driver of Docker's: it works with the docker runtime only, and its options are not checked",
@@ -93,7 +97,9 @@ fn options(o: &Object<'_>, log: &LogConfiguration) {
         options.remove("awslogs-stream-prefix");
         options.entry("mode".to_owned()).or_insert_with(|| "non-blocking".to_owned());
         // That it is missing has been said.
-        options.entry("awslogs-group".to_owned()).or_insert_with(|| "group".to_owned());
+        if !has_group(&options) {
+            options.insert("awslogs-group".to_owned(), "group".to_owned());
+        }
     }
     // What whoever uses the file puts in is not judged; that the driver has such an option is.
     let is_blank = |text: &str| text.starts_with('<') && text.ends_with('>') || text.contains("${");
@@ -110,16 +116,36 @@ fn options(o: &Object<'_>, log: &LogConfiguration) {
     }
 }
 
-/// The option that a complaint names, or without which there is another.
+/// Whether `awslogs` is told a group.
+fn has_group(options: &Options) -> bool {
+    options.get("awslogs-group").is_some_and(|group| !group.is_empty())
+}
+
+/// Whether a text has a name as a word of its own: `max-size` is not in `awslogs-max-size`.
+fn names(text: &str, name: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    text.match_indices(name).any(|(at, _)| {
+        let (before, after) = (text.get(..at), text.get(at + name.len()..));
+        !before.is_some_and(|b| b.ends_with(inside)) && !after.is_some_and(|a| a.starts_with(inside))
+    })
+}
+
+/// The option that a complaint is about: without it there is another complaint, or none. A complaint may name several, and
+/// hold values in which there are names, too: the longest name among them is meant.
 fn guilty(driver: &str, options: &Options, text: &str) -> Option<String> {
-    let names =
-        |name: &&String| [format!("'{name}'"), format!(" {name} ")].iter().any(|n| text.contains(n.as_str()));
     let without = |name: &&String| {
         let mut rest = options.clone();
         rest.remove(*name);
         drivers::validate(driver, &rest).err().as_deref() != Some(text)
     };
-    options.keys().find(names).or_else(|| options.keys().take(COMPLAINTS_MAX).find(without)).cloned()
+    // Without a group awslogs always complains of that: it has one here, so that nothing is wrong with it.
+    let suspects = || options.keys().filter(|name| driver != "awslogs" || *name != "awslogs-group");
+    let mut named: Vec<&String> =
+        suspects().filter(|name| !name.is_empty() && names(text, name)).take(COMPLAINTS_MAX).collect();
+    named.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    let first = named.first().copied();
+    let found = named.into_iter().find(|name| without(name));
+    found.or(first).or_else(|| suspects().take(COMPLAINTS_MAX).find(|name| without(name))).cloned()
 }
 
 pub(super) fn firelens(o: Object<'_>, fargate: bool) -> FirelensConfiguration {

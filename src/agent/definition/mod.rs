@@ -6,6 +6,7 @@
 
 mod check;
 mod container;
+mod doubles;
 mod extras;
 mod json;
 mod logs;
@@ -21,4 +22,4 @@ pub use model::{
     LinuxParameters, LogConfiguration, MountPoint, NetworkMode, PortMapping, RestartPolicy, Secret,
     TaskDefinition, Ulimit, Volume, VolumeFrom, VolumeKind,
 };
-pub use read::{Checked, read};
+pub use read::{Checked, Reading, read, read_all};

@@ -290,6 +290,13 @@ pub struct Ulimit {
     pub hard_limit: i64,
 }
 
+impl Ulimit {
+    /// Files that a container on Fargate may have open, where its definition says nothing.
+    pub fn fargate_files() -> Ulimit {
+        Ulimit { name: "nofile".to_owned(), soft_limit: 65_535, hard_limit: 65_535 }
+    }
+}
+
 /// `restartPolicy`, where it is enabled.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]

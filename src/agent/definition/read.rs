@@ -25,12 +25,39 @@ pub struct Checked {
     pub warnings: Vec<Problem>,
 }
 
+/// What there is to say of a file, whether ECS would take it or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// With its defaults; or everything that is wrong with it, in the order of the file's fields.
+    pub definition: Result<TaskDefinition, Vec<Problem>>,
+    /// What one machine cannot honour. Known beside errors, too: who mends those need not come back for these.
+    pub warnings: Vec<Problem>,
+}
+
 /// Reads and checks a file: what RegisterTaskDefinition takes, or what DescribeTaskDefinition prints.
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the file's fields.
 pub fn read(text: &[u8]) -> Result<Checked, Vec<Problem>> {
-    let whole = |text: String| vec![Problem { path: String::new(), kind: Some(PARAMETER), text }];
+    let Reading { definition, warnings } = read_all(text);
+    definition.map(|definition| Checked { definition, warnings })
+}
+
+/// As [`read`], with the warnings of a definition that is refused.
+pub fn read_all(text: &[u8]) -> Reading {
+    let notes = Notes::default();
+    match object(text, &notes) {
+        Ok(definition) => {
+            let (errors, warnings) = notes.into_both();
+            Reading { definition: if errors.is_empty() { Ok(definition) } else { Err(errors) }, warnings }
+        }
+        Err(problem) => Reading { definition: Err(vec![problem]), warnings: Vec::new() },
+    }
+}
+
+/// A definition, and notes of what is wrong with it; or why there is none in this text.
+fn object(text: &[u8], notes: &Notes) -> Result<TaskDefinition, Problem> {
+    let whole = |text: String| Problem { path: String::new(), kind: Some(PARAMETER), text };
     if text.len() > SIZE_MAX {
         return Err(whole(format!("the file has {} bytes, and at most {SIZE_MAX} are read", text.len())));
     }
@@ -45,21 +72,18 @@ pub fn read(text: &[u8]) -> Result<Checked, Vec<Problem>> {
     let Value::Object(outer) = &value else {
         return Err(whole("a task definition is a JSON object".to_owned()));
     };
-    let notes = Notes::default();
     let wrapped = outer.get("taskDefinition").and_then(Value::as_object);
     let object = match wrapped {
         Some(inner) => {
-            let outside = Object::new(outer, String::new(), &notes);
+            let outside = Object::new(outer, String::new(), notes);
             outside.pass_over(&["taskDefinition", "ResponseMetadata"]);
             extras::tags(&outside);
             outside.finish();
-            Object::new(inner, "taskDefinition".to_owned(), &notes)
+            Object::new(inner, "taskDefinition".to_owned(), notes)
         }
-        None => Object::new(outer, String::new(), &notes),
+        None => Object::new(outer, String::new(), notes),
     };
-    let definition = definition(object);
-    let (errors, warnings) = notes.into_both();
-    if errors.is_empty() { Ok(Checked { definition, warnings }) } else { Err(errors) }
+    Ok(definition(object))
 }
 
 fn definition(o: Object<'_>) -> TaskDefinition {
@@ -112,7 +136,10 @@ fn definition(o: Object<'_>) -> TaskDefinition {
     }
     let path = o.at("containerDefinitions");
     containers.truncate(READ_MAX);
-    d.container_definitions = containers.into_iter().map(|c| container::read(c, d.launch_type)).collect();
+    // What is no size has been refused as such: it is not missing, too.
+    let own_memory = d.launch_type != LaunchType::Fargate && !o.has("memory");
+    d.container_definitions =
+        containers.into_iter().map(|c| container::read(c, d.launch_type, own_memory)).collect();
     extras::task(&o, &d);
     o.pass_over(&[
         // What DescribeTaskDefinition adds.
@@ -129,12 +156,16 @@ fn definition(o: Object<'_>) -> TaskDefinition {
     d
 }
 
-/// A string that must be there.
+/// A string that must be there, and say something.
 pub(super) fn required(o: &Object<'_>, name: &'static str) -> String {
     if !o.has(name) {
         o.notes.error(CLIENT, o.at(name), "must be given");
     }
-    o.string(name).unwrap_or_default()
+    let text = o.string(name);
+    if text.as_deref() == Some("") {
+        o.notes.error(CLIENT, o.at(name), "must not be empty");
+    }
+    text.unwrap_or_default()
 }
 
 /// Whether it stands for something that whoever uses the file puts in: `<arn-of-file>`, `${NAME}`.

@@ -265,6 +265,7 @@ fn ports_fit_the_network_mode() {
     );
 }
 
+mod doubles;
 mod limits;
 
 mod properties {

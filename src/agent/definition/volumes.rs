@@ -50,7 +50,11 @@ pub(super) fn read(o: Object<'_>) -> Volume {
         o.notes.warn(o.at(field), text);
     }
     if o.boolean("configuredAtLaunch", false) {
-        kinds.push(VolumeKind::Elsewhere("a volume that is configured at launch".to_owned()));
+        let what = "a volume that is configured at launch";
+        kinds.push(VolumeKind::Elsewhere(what.to_owned()));
+        let text =
+            format!("{what} is not on this machine: give a path in its place with --volume {}=PATH", v.name);
+        o.notes.warn(o.at("configuredAtLaunch"), text);
     }
     if kinds.len() > 1 {
         o.notes.error(

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use serde_json::Value;
 
+use crate::agent::open_files;
 use crate::agent::runtime::Failure;
 
 /// Where the engine is unless `DOCKER_HOST` says otherwise.
@@ -82,6 +84,8 @@ pub(super) struct Api {
     docker: Docker,
     /// Major and minor version of the engine.
     pub(super) version: (u32, u32),
+    /// The most open files that it can give a container, where that is known and not any number.
+    pub(super) files: Option<i64>,
 }
 
 impl Api {
@@ -111,7 +115,9 @@ impl Api {
         match tokio::time::timeout(VERSION, version).await {
             Ok(Ok((docker, version))) => {
                 let version = numbers(version.version.as_deref().unwrap_or_default());
-                Ok(Api { docker, version })
+                let socket = Path::new(host.strip_prefix("unix://").unwrap_or(host));
+                let files = open_files::listener_max(socket).await;
+                Ok(Api { docker, version, files })
             }
             Ok(Err(e)) => Err(cannot(e)),
             Err(_) => Err(refused(format!(

@@ -5,8 +5,10 @@
 use super::api::Api;
 use super::pause;
 use crate::agent::runtime::Failure;
+use crate::record::Time;
 
-/// Pulls an image unless the engine has it. `registry`: user and password.
+/// Pulls an image unless the engine has it. `registry`: user and password. Gives when a pull began and ended, in milliseconds
+/// since 1970.
 ///
 /// # Errors
 /// `CannotPullContainerError`
@@ -14,12 +16,14 @@ pub(super) async fn ensure(
     api: &Api,
     image: &str,
     registry: Option<&(String, String)>,
-) -> Result<(), Failure> {
+) -> Result<Option<(i64, i64)>, Failure> {
     let full = reference(image)?;
-    if !api.has_image(image).await? {
-        api.pull(&full, registry).await?;
+    if api.has_image(image).await? {
+        return Ok(None);
     }
-    Ok(())
+    let began = Time::now().millis();
+    api.pull(&full, registry).await?;
+    Ok(Some((began, Time::now().millis())))
 }
 
 /// The image of pause containers.

@@ -42,6 +42,7 @@ pub(super) fn state(before: &ContainerState, found: &ContainerInspectResponse) -
         error: now.error.filter(|e| !e.is_empty()).map(|e| format!("CannotStartContainerError: {e}")),
         health: now.health.and_then(|health| self::health(before.health.as_ref(), &health)),
         starts: before.starts + u32::from(again),
+        pulled: before.pulled,
         made: Some(Box::new(made(found))),
     }
 }
@@ -130,7 +131,10 @@ mod tests {
             {"Status": "running", "Pid": 7, "ExitCode": 0, "StartedAt": "2026-11-26T05:00:01Z", "FinishedAt": never}});
         let runs = after(&made, running.clone());
         assert_eq!((runs.status, runs.starts, runs.pid, runs.exit_code), (Status::Running, 1, Some(7), None));
-        assert_eq!(after(&runs, running).starts, 1);
+        assert_eq!(after(&runs, running.clone()).starts, 1);
+        // The engine does not say when the image came.
+        let pulled = ContainerState { pulled: Some((1, 2)), ..runs.clone() };
+        assert_eq!(after(&pulled, running).pulled, Some((1, 2)));
         let ended = json!({"Id": "abc", "State": {"Status": "exited", "Pid": 0, "ExitCode": 137, "OOMKilled": true,
             "StartedAt": "2026-11-26T05:00:01Z", "FinishedAt": "2026-11-26T05:00:02Z"}});
         let ended = after(&runs, ended);

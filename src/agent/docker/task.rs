@@ -21,6 +21,7 @@ use super::{DockerRuntime, images, lines};
 use crate::agent::endpoints::namespace::{self, Serving};
 use crate::agent::endpoints::{Base, Directory};
 use crate::agent::firelens;
+use crate::agent::open_files;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::{Failure, States, Status, TaskHandle};
 
@@ -51,7 +52,8 @@ impl DockerTask {
         let watcher = Watcher::new(api.clone(), shared::label(plan), names);
         let (members, mut shared) = shared::find(api, plan).await?;
         for (name, id) in &members {
-            watcher.add(name, id);
+            // Who pulled its image has gone, and what it knew of that.
+            watcher.add(name, id, None);
             watcher.look(name).await;
         }
         if let Err(e) = shared.make(api, plan).await {
@@ -169,7 +171,7 @@ impl TaskHandle for DockerTask {
             return Ok(Vec::new());
         }
         let registry = container.registry.as_ref().map(|r| (r.username.clone(), r.password.clone()));
-        images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
+        let pulled = images::ensure(&self.api, &container.definition.image, registry.as_ref()).await?;
         if self.directory().is_some() {
             self.shared.hold(&self.api, &self.plan, container).await?;
         }
@@ -179,12 +181,15 @@ impl TaskHandle for DockerTask {
             task: self.shared.pause.as_deref(),
             group: self.shared.group.as_deref(),
         };
-        let (body, mut warnings) = body::body(&self.plan, container, held, self.api.version)?;
+        let mut fitted = container.clone();
+        let fewer = open_files::fit(self.plan.launch_type, &mut fitted.definition, self.api.files);
+        let (body, mut warnings) = body::body(&self.plan, &fitted, held, self.api.version)?;
+        warnings.extend(fewer);
         warnings.extend(self.shared.warning());
         warnings.extend(self.serve(name).await);
         let (id, more) = self.api.create(&container.docker_name, body).await?;
         warnings.extend(more.into_iter().map(|warning| format!("container {name}: docker says: {warning}")));
-        self.watcher.add(name, &id);
+        self.watcher.add(name, &id, pulled);
         self.watcher.look(name).await;
         Ok(warnings)
     }

@@ -44,9 +44,9 @@ impl Watcher {
         self.states.subscribe()
     }
 
-    /// A container is there from now on.
-    pub(super) fn add(&self, name: &str, id: &str) {
-        let state = ContainerState { id: id.to_owned(), ..ContainerState::default() };
+    /// A container is there from now on. `pulled`: when its image was.
+    pub(super) fn add(&self, name: &str, id: &str, pulled: Option<(i64, i64)>) {
+        let state = ContainerState { id: id.to_owned(), pulled, ..ContainerState::default() };
         self.states.send_modify(|states| {
             states.containers.insert(name.to_owned(), state);
         });

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::options::Options;
+use super::template::{Bad, Template};
 use crate::agent::plan::names;
 use crate::text::Regex;
 
@@ -46,42 +47,10 @@ impl Info {
     /// The text of `tag`, or of the driver's own template.
     ///
     /// # Errors
-    /// When the template holds more than text and fields.
+    /// When the template is none, or is one for docker alone.
     pub(super) fn tag(&self, options: &Options, default: &str) -> Result<String, String> {
         let template = options.get("tag").filter(|t| !t.is_empty()).map_or(default, String::as_str);
-        let (mut out, mut rest) = (String::new(), template);
-        while let Some((before, after)) = rest.split_once("{{") {
-            out.push_str(before);
-            let (field, after) = after
-                .split_once("}}")
-                .ok_or_else(|| format!("template: log-tag: unclosed action in {template:?}"))?;
-            out.push_str(&self.field(field.trim()).ok_or_else(|| {
-                format!("template: log-tag: {{{{{field}}}}} is not supported by the process runtime; it knows the fields .ID .FullID .Name .Command .ImageID .ImageFullID .ImageName .Hostname .DaemonName, and lower and upper of them")
-            })?);
-            rest = after;
-        }
-        out.push_str(rest);
-        Ok(out)
-    }
-
-    fn field(&self, field: &str) -> Option<String> {
-        let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
-        Some(match field {
-            ".ID" => short(&self.id),
-            ".FullID" => self.id.clone(),
-            ".Name" => self.name.clone(),
-            ".Command" => self.command.join(" "),
-            // There are no images here; the name stands for the id.
-            ".ImageID" => short(&self.image),
-            ".ImageFullID" | ".ImageName" => self.image.clone(),
-            ".Hostname" => self.hostname.clone(),
-            ".DaemonName" => "docker".to_owned(),
-            field => match field.split_once(' ')? {
-                ("lower", of) => self.field(of.trim())?.to_lowercase(),
-                ("upper", of) => self.field(of.trim())?.to_uppercase(),
-                _ => return None,
-            },
-        })
+        Template::new(template).map_err(Bad::text)?.render(self, &self.extra(options)?)
     }
 
     /// Labels and variables that a driver was asked to add.
@@ -139,6 +108,8 @@ mod tests {
             assert_eq!(info().tag(&of(&[("tag", template)]), "").unwrap(), want);
         }
         assert_eq!(info().tag(&of(&[]), "{{.DaemonName}}").unwrap(), "docker");
+        let extra = [("tag", "{{(.ExtraAttributes nil).C}}"), ("env", "C")];
+        assert_eq!(info().tag(&of(&extra), "").unwrap(), "3");
         assert!(info().tag(&of(&[("tag", "{{.Nope}}")]), "").unwrap_err().contains("{{.Nope}}"));
         assert!(info().tag(&of(&[("tag", "{{.ID")]), "").is_err());
     }

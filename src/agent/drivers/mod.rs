@@ -18,6 +18,7 @@ mod json_file;
 mod options;
 mod ring;
 mod split;
+mod template;
 mod words;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use awslogs::Awslogs;
 use fluentd::Fluentd;
 use json_file::JsonFile;
 use ring::Ring;
+use template::{Bad, Template};
 
 /// A line, or a part of one that is too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +98,17 @@ pub fn validate(driver: &str, options: &Options) -> Result<(), String> {
         "fluentd" => fluentd::Settings::read(options).map(drop),
         "awslogs" => awslogs::Settings::read(options).map(drop),
         _ => Err(format!("logger: no log driver named '{driver}' is registered")),
+    }?;
+    // Docker reads it when the container starts, and then it fails.
+    match options.get("tag").map(|tag| Template::new(tag)) {
+        Some(Err(bad @ Bad::Wrong(_))) => Err(bad.text()),
+        _ => Ok(()),
     }
+}
+
+/// Why a `tag` is one for dockerd and not for the drivers here, if it is such a one.
+pub fn docker_only(tag: &str) -> Option<String> {
+    Template::new(tag).err().filter(|bad| matches!(bad, Bad::DockerOnly(_))).map(Bad::text)
 }
 
 impl Driver {

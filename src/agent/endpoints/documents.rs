@@ -150,6 +150,10 @@ struct Task<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<Limits>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pull_started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pull_stopped_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     execution_stopped_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     launch_type: Option<&'static str>,
@@ -199,6 +203,7 @@ pub(super) fn task(now: &Snapshot<'_>, version: Version) -> Option<Value> {
     let containers = (0..plan.containers.len()).filter_map(|at| document(now, at, version)).collect();
     let limits = Limits { cpu: plan.cpu.map(|units| number(units as f64 / 1024.0)), memory: plan.memory };
     let v4 = version == Version::V4;
+    let pulls = || now.states.containers.values().filter_map(|state| state.pulled);
     let document = Task {
         cluster: &plan.cluster,
         task_arn: &plan.arn,
@@ -207,6 +212,9 @@ pub(super) fn task(now: &Snapshot<'_>, version: Version) -> Option<Value> {
         desired_status: desired(&now.view.desired_status),
         known_status: task_status(now),
         limits: (limits.cpu.is_some() || limits.memory.is_some()).then_some(limits),
+        // From the first image to the last; absent where none was pulled.
+        pull_started_at: time(pulls().map(|(from, _)| from).min()),
+        pull_stopped_at: time(pulls().map(|(_, to)| to).max()),
         execution_stopped_at: time(now.view.execution_stopped_at),
         launch_type: v4.then(|| plan.launch_type.name()),
         containers,

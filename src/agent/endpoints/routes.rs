@@ -72,9 +72,6 @@ pub(super) async fn answer(
         let location = Some(clean + &query);
         return Answer { status: StatusCode::MOVED_PERMANENTLY, location, ..Answer::default() };
     }
-    if method != Method::GET {
-        return Answer { status: StatusCode::METHOD_NOT_ALLOWED, ..Answer::default() };
-    }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["v1", "credentials"] => credentials(directory, 1, &query_id(query.unwrap_or_default())).await,
@@ -84,7 +81,11 @@ pub(super) async fn answer(
         }
         ["v3", id, rest @ ..] => metadata(directory, Version::V3, id, rest).await,
         ["v4", id, rest @ ..] => metadata(directory, Version::V4, id, rest).await,
-        ["api", id, "task-protection", "v1", "state"] => protection(directory, id),
+        // Alone among all of them it is registered with its methods; the others answer to any.
+        ["api", id, "task-protection", "v1", "state"] => match *method {
+            Method::GET | Method::PUT => protection(directory, id),
+            _ => Answer { status: StatusCode::METHOD_NOT_ALLOWED, ..Answer::default() },
+        },
         _ => unknown_path(),
     }
 }
@@ -234,7 +235,7 @@ fn unassociated(version: Version, why: &str) -> Answer {
     Answer::json(StatusCode::BAD_REQUEST, &Value::from(text))
 }
 
-/// Task protection is a matter of services of ECS.
+/// Task protection is a matter of services of ECS: it can neither be asked for here nor be set.
 fn protection(directory: &Directory, id: &str) -> Answer {
     match directory.container(id) {
         Some((entry, _)) => Answer::json(
@@ -242,7 +243,7 @@ fn protection(directory: &Directory, id: &str) -> Answer {
             &json!({ "error": {
                 "Arn": entry.plan.arn,
                 "Code": "UnsupportedFeatureException",
-                "Message": "task protection is for tasks of a service of ECS; this task runs on one machine",
+                "Message": "task protection is for tasks of a service of ECS; this task runs on one machine, which cannot protect it",
             }}),
         ),
         None => Answer::json(

@@ -285,3 +285,72 @@ fn what_an_image_has_can_be_given_and_is_asked_for_where_there_are_no_images() {
     assert_eq!(planned.warnings, ["--mount other: the task definition has no such container"]);
     assert!(planned.plan.containers[1].binds.contains(&("/here".into(), "/no-such".to_owned(), false)));
 }
+
+#[test]
+fn fargates_containers_have_its_limit_of_open_files_and_its_region() {
+    let mut definition = task();
+    definition.launch_type = LaunchType::Fargate;
+    definition.network_mode = NetworkMode::Awsvpc;
+    let own = Ulimit { name: "nofile".to_owned(), soft_limit: 10, hard_limit: 20 };
+    let router = &mut definition.container_definitions[1];
+    router.ulimits = vec![own.clone()];
+    router.environment = vec![("AWS_REGION".to_owned(), "us-west-2".to_owned())];
+    for process in [true, false] {
+        let planned = plan(&definition, &Choices { process, ..choices() }).unwrap();
+        let [web, router] = &planned.plan.containers[..] else { panic!() };
+        assert_eq!(web.definition.ulimits, [Ulimit::fargate_files()]);
+        assert_eq!(router.definition.ulimits, std::slice::from_ref(&own));
+        let regions = |c| (value(c, "AWS_REGION").unwrap(), value(c, "AWS_DEFAULT_REGION").unwrap());
+        assert_eq!(regions(web), ("eu-west-1", "eu-west-1"));
+        assert_eq!(regions(router), ("us-west-2", "eu-west-1"));
+    }
+    let mut files = choices();
+    files.fetched.environment.insert(
+        "web".to_owned(),
+        [("AWS_DEFAULT_REGION".to_owned(), "sa-east-1".to_owned())].into_iter().collect(),
+    );
+    let planned = plan(&definition, &files).unwrap();
+    assert_eq!(value(&planned.plan.containers[0], "AWS_DEFAULT_REGION"), Some("sa-east-1"));
+    let elsewhere = plan(&task(), &choices()).unwrap();
+    let web = &elsewhere.plan.containers[0];
+    assert!(web.definition.ulimits.is_empty() && value(web, "AWS_REGION").is_none());
+}
+
+#[test]
+fn what_processes_do_not_have_of_a_task_is_said_and_in_docker_it_is_there() {
+    let mut definition = task();
+    definition.container_definitions.truncate(1);
+    definition.container_definitions[0].log_configuration = None;
+    definition.network_mode = NetworkMode::None;
+    (definition.pid_mode, definition.ipc_mode) = (Some("task".to_owned()), Some("host".to_owned()));
+    let one = |key: &str| BTreeMap::from([(key.to_owned(), "x".to_owned())]);
+    let docker = |name: &str, driver: &str, driver_opts, labels| Volume {
+        name: name.to_owned(),
+        kind: VolumeKind::Docker {
+            shared: false,
+            autoprovision: false,
+            driver: Some(driver.to_owned()),
+            driver_opts,
+            labels,
+        },
+    };
+    definition.volumes = vec![
+        docker("nfs", "rexray", one("type"), one("team")),
+        docker("plain", "local", BTreeMap::new(), BTreeMap::new()),
+        docker("given", "rexray", BTreeMap::new(), BTreeMap::new()),
+    ];
+    let choices = Choices { volumes: [("given".to_owned(), "/srv".into())].into(), ..choices() };
+    let said = plan(&definition, &choices).unwrap().warnings;
+    for part in [
+        "networkMode none has no effect in the process runtime",
+        "pidMode task has no effect",
+        "ipcMode host has no effect",
+        "volume nfs: dockerVolumeConfiguration.driver rexray has no effect",
+        "volume nfs: dockerVolumeConfiguration.driverOpts type has no effect",
+        "volume nfs: dockerVolumeConfiguration.labels team has no effect",
+    ] {
+        assert!(said.iter().any(|w| w.contains(part)), "{part} in {said:?}");
+    }
+    assert_eq!(said.len(), 6, "{said:?}");
+    assert!(plan(&definition, &Choices { process: false, ..choices }).unwrap().warnings.is_empty());
+}

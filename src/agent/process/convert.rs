@@ -3,14 +3,18 @@
 //! Enters: a plan. Leaves: a spec, and a warning for each thing that one machine's processes cannot have. Can go wrong: there
 //! is no program to run, or a volume that is not here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::spec::{HealthCheck, Mount, Spec, Ulimit};
+use super::spec::{HealthCheck, Mount, Spec, Tmpfs, Ulimit};
 use crate::agent::definition::{ContainerDefinition, NetworkMode, VolumeKind};
+use crate::agent::open_files;
 use crate::agent::plan::{ContainerPlan, TaskPlan};
 use crate::agent::runtime::Failure;
 
 const MIB: u64 = 1 << 20;
+/// The last of a directory's modes.
+const MODE_MAX: u32 = 0o7777;
 /// Where the images of Fluent Bit have their configuration.
 pub(super) const CONFIG: &str = "/fluent-bit/etc/fluent-bit.conf";
 
@@ -28,6 +32,9 @@ pub(super) fn spec(
     let own_name = matches!(task.network_mode, NetworkMode::Bridge | NetworkMode::None);
     let hostname = d.hostname.clone().or_else(|| own_name.then(|| id.get(..12).unwrap_or(&id).to_owned()));
     let no_new_privileges = d.docker_security_options.iter().any(|o| o.starts_with("no-new-privileges"));
+    let mut limits = d.clone();
+    let mut warnings = warnings(d);
+    warnings.extend(open_files::fit(task.launch_type, &mut limits, open_files::own_max()));
     let spec = Spec {
         name: d.name.clone(),
         docker_name: plan.docker_name.clone(),
@@ -38,7 +45,7 @@ pub(super) fn spec(
         cwd: d.working_directory.clone(),
         user: d.user.clone(),
         hostname,
-        ulimits: d
+        ulimits: limits
             .ulimits
             .iter()
             .map(|u| Ulimit { name: u.name.clone(), soft: u.soft_limit, hard: u.hard_limit })
@@ -54,7 +61,7 @@ pub(super) fn spec(
         no_new_privileges,
         id,
     };
-    Ok((spec, warnings(d)))
+    Ok((spec, warnings))
 }
 
 /// Where `json-file` writes.
@@ -119,35 +126,91 @@ fn health(d: &ContainerDefinition) -> Option<HealthCheck> {
 pub(super) fn mounts(task: &TaskPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, Failure> {
     let d = &plan.definition;
     let mut mounts = Vec::new();
-    for from in &d.volumes_from {
-        let source = task.containers.iter().find(|c| c.definition.name == from.source_container);
-        for point in source.iter().flat_map(|c| &c.definition.mount_points) {
-            let read_only = from.read_only || point.read_only;
-            mounts.push(volume(task, &point.source_volume, &point.container_path, read_only)?);
-        }
-    }
-    for point in &d.mount_points {
-        mounts.push(volume(task, &point.source_volume, &point.container_path, point.read_only)?);
+    for place in places(task, d, &mut BTreeMap::new()) {
+        mounts.push(volume(task, place.volume, place.target, place.read_only)?);
     }
     for (source, target, read_only) in &plan.binds {
         mounts.push(Mount {
             source: Some(source.clone()),
             target: PathBuf::from(target),
             read_only: *read_only,
-            size: None,
+            ..Mount::default()
         });
     }
-    let memory = |target: &str, mib: u64| Mount {
-        source: None,
-        target: PathBuf::from(target),
-        read_only: false,
-        size: Some(mib * MIB),
-    };
-    mounts.extend(d.linux_parameters.tmpfs.iter().map(|(path, size, _)| memory(path, *size)));
-    mounts.extend(d.linux_parameters.shared_memory_size.map(|size| memory("/dev/shm", size)));
+    mounts.extend(d.linux_parameters.tmpfs.iter().map(|(path, mib, options)| tmpfs(path, *mib, options).0));
+    mounts.extend(d.linux_parameters.shared_memory_size.map(|mib| tmpfs("/dev/shm", mib, &[]).0));
     // The last of one place wins, as it would when mounted over the others.
     let last = |m: &Mount| mounts.iter().rposition(|other| other.target == m.target);
     Ok(mounts.iter().enumerate().filter(|(n, m)| last(m) == Some(*n)).map(|(_, m)| m.clone()).collect())
+}
+
+/// A volume, and where a container sees it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    volume: &'a str,
+    target: &'a str,
+    read_only: bool,
+}
+
+/// The volumes of a container: those of the containers that it takes volumes from, which have theirs from others in turn;
+/// then its own, which win. `known`: what has been found, so that each container is looked at once, and a circle ends.
+fn places<'a>(
+    task: &'a TaskPlan,
+    d: &'a ContainerDefinition,
+    known: &mut BTreeMap<&'a str, Vec<Place<'a>>>,
+) -> Vec<Place<'a>> {
+    if let Some(found) = known.get(d.name.as_str()) {
+        return found.clone();
+    }
+    // While it is looked at it has none: that is what a circle finds.
+    known.insert(&d.name, Vec::new());
+    let mut all: Vec<Place<'a>> = Vec::new();
+    for from in &d.volumes_from {
+        let source = task.containers.iter().find(|c| c.definition.name == from.source_container);
+        let theirs = source.map(|c| places(task, &c.definition, known)).unwrap_or_default();
+        all.extend(theirs.into_iter().map(|p| Place { read_only: p.read_only || from.read_only, ..p }));
+    }
+    all.extend(d.mount_points.iter().map(|point| Place {
+        volume: &point.source_volume,
+        target: &point.container_path,
+        read_only: point.read_only,
+    }));
+    // The last of one place wins; the others would only be handed on.
+    let mut seen = BTreeSet::new();
+    all.reverse();
+    all.retain(|place| seen.insert(place.target));
+    all.reverse();
+    known.insert(&d.name, all.clone());
+    all
+}
+
+/// A tmpfs with mount options, and those of them that have no effect here.
+fn tmpfs<'o>(path: &str, mib: u64, options: &'o [String]) -> (Mount, Vec<&'o str>) {
+    let size = Some(mib.saturating_mul(MIB));
+    let mut mount = Mount {
+        source: None,
+        target: PathBuf::from(path),
+        read_only: false,
+        tmpfs: Tmpfs { size, ..Tmpfs::default() },
+    };
+    let mut others = Vec::new();
+    // The last one of a kind holds.
+    for option in options {
+        match (option.as_str(), option.strip_prefix("mode=").map(|mode| u32::from_str_radix(mode, 8))) {
+            ("rw", _) => mount.read_only = false,
+            ("ro", _) => mount.read_only = true,
+            ("exec", _) => mount.tmpfs.exec = true,
+            ("noexec", _) => mount.tmpfs.exec = false,
+            ("suid", _) => mount.tmpfs.suid = true,
+            ("nosuid", _) => mount.tmpfs.suid = false,
+            ("dev", _) => mount.tmpfs.dev = true,
+            ("nodev", _) => mount.tmpfs.dev = false,
+            ("defaults", _) => {}
+            (_, Some(Ok(mode))) if mode <= MODE_MAX => mount.tmpfs.mode = Some(mode),
+            (other, _) => others.push(other),
+        }
+    }
+    (mount, others)
 }
 
 fn volume(task: &TaskPlan, name: &str, target: &str, read_only: bool) -> Result<Mount, Failure> {
@@ -167,13 +230,17 @@ fn volume(task: &TaskPlan, name: &str, target: &str, read_only: bool) -> Result<
             ));
         }
     };
-    Ok(Mount { source: Some(source), target: PathBuf::from(target), read_only, size: None })
+    Ok(Mount { source: Some(source), target: PathBuf::from(target), read_only, ..Mount::default() })
 }
 
 /// What processes of one machine do not have.
 fn warnings(d: &ContainerDefinition) -> Vec<String> {
     let l = &d.linux_parameters;
-    [
+    let security = |kind: &str| d.docker_security_options.iter().any(|option| option.starts_with(kind));
+    let no_effect = |field: &str, why: &str| {
+        format!("container {}: {field} has no effect in the process runtime: {why}", d.name)
+    };
+    let mut all: Vec<String> = [
         (d.readonly_root_filesystem, "readonlyRootFilesystem", "it sees the machine's own files"),
         (d.privileged, "privileged", "it has the rights of its user"),
         (
@@ -199,6 +266,13 @@ fn warnings(d: &ContainerDefinition) -> Vec<String> {
         (!d.extra_hosts.is_empty(), "extraHosts", "names are resolved as on the machine"),
         (!d.system_controls.is_empty(), "systemControls", "the machine's hold"),
         (
+            l.init_process_enabled,
+            "linuxParameters.initProcessEnabled",
+            "its supervisor reaps what its processes leave",
+        ),
+        (security("apparmor:"), "dockerSecurityOptions apparmor", "it has the profile of the agent"),
+        (security("label:"), "dockerSecurityOptions label", "it has the labels of the agent"),
+        (
             d.port_mappings.iter().any(|p| p.host_port.is_some_and(|h| h != 0 && h != p.container_port.0)),
             "portMappings.hostPort",
             "it listens where it listens, on the machine's network",
@@ -206,16 +280,24 @@ fn warnings(d: &ContainerDefinition) -> Vec<String> {
     ]
     .into_iter()
     .filter(|(set, ..)| *set)
-    .map(|(_, field, why)| {
-        format!("container {}: {field} has no effect in the process runtime: {why}", d.name)
-    })
-    .collect()
+    .map(|(_, field, why)| no_effect(field, why))
+    .collect();
+    for (n, (path, mib, options)) in l.tmpfs.iter().enumerate() {
+        for option in tmpfs(path, *mib, options).1 {
+            let why = match option.split('=').next() {
+                Some("size") => "the field size holds",
+                _ => "of the options there are ro, rw, exec, suid, dev with and without no, and mode=OCTAL",
+            };
+            all.push(no_effect(&format!("linuxParameters.tmpfs[{n}].mountOptions {option}"), why));
+        }
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::definition::{FirelensConfiguration, MountPoint, Volume};
+    use crate::agent::definition::{FirelensConfiguration, MountPoint, Volume, VolumeFrom};
 
     fn plan(name: &str) -> ContainerPlan {
         ContainerPlan {
@@ -277,9 +359,72 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        let d =
+        let mut d =
             ContainerDefinition { name: "app".into(), privileged: true, ..ContainerDefinition::default() };
         assert_eq!(warnings(&d).len(), 1);
         assert!(warnings(&d)[0].contains("privileged"));
+        d.privileged = false;
+        d.linux_parameters.init_process_enabled = true;
+        d.docker_security_options =
+            vec!["apparmor:p".into(), "label:type:t".into(), "no-new-privileges".into()];
+        let options =
+            ["ro", "mode=0700", "noexec", "defaults", "uid=1", "size=9m"].map(str::to_owned).to_vec();
+        d.linux_parameters.tmpfs = vec![("/t".into(), 1, options)];
+        let said = warnings(&d);
+        for part in [
+            "linuxParameters.initProcessEnabled",
+            "dockerSecurityOptions apparmor",
+            "dockerSecurityOptions label",
+            "linuxParameters.tmpfs[0].mountOptions uid=1",
+            "linuxParameters.tmpfs[0].mountOptions size=9m has no effect in the process runtime: the field size",
+        ] {
+            assert!(said.iter().any(|w| w.contains(part)), "{part} in {said:?}");
+        }
+        assert_eq!(said.len(), 5, "{said:?}");
+    }
+
+    #[test]
+    fn a_tmpfs_is_mounted_as_its_options_say_and_else_as_docker_does() {
+        let options = |all: &[&str]| all.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>();
+        let made = |all: &[&str]| tmpfs("/t", 2, &options(all)).0;
+        let size = Some(2 * MIB);
+        assert_eq!(made(&[]).tmpfs, Tmpfs { size, ..Tmpfs::default() });
+        let open = made(&["ro", "rw", "exec", "suid", "dev", "mode=0750"]);
+        assert_eq!(open.tmpfs, Tmpfs { size, mode: Some(0o750), exec: true, suid: true, dev: true });
+        assert!(!open.read_only && made(&["ro"]).read_only);
+        assert!(!made(&["exec", "noexec"]).tmpfs.exec);
+        let odd = options(&["mode=9", "mode=77777"]);
+        assert_eq!(tmpfs("/t", 2, &odd).1, ["mode=9", "mode=77777"]);
+    }
+
+    #[test]
+    fn volumes_of_others_come_with_those_that_these_have_from_others() {
+        let mut task = task();
+        task.volumes = vec![
+            Volume { name: "v".into(), kind: VolumeKind::Host("/v".into()) },
+            Volume { name: "w".into(), kind: VolumeKind::Host("/w".into()) },
+        ];
+        let point = |v: &str, path: &str| MountPoint {
+            source_volume: v.into(),
+            container_path: path.into(),
+            read_only: false,
+        };
+        let from = |c: &str, read_only| VolumeFrom { source_container: c.into(), read_only };
+        let (mut a, mut b, mut c) = (plan("a"), plan("b"), plan("c"));
+        c.definition.mount_points = vec![point("v", "/data"), point("v", "/more")];
+        b.definition.volumes_from = vec![from("c", true)];
+        b.definition.mount_points = vec![point("w", "/more")];
+        a.definition.volumes_from = vec![from("b", false)];
+        // ECS refuses a circle; it must end all the same.
+        c.definition.volumes_from = vec![from("a", false)];
+        task.containers = vec![a, b, c];
+        let found = mounts(&task, &task.containers[0]).unwrap();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|m| {
+                (m.source.as_deref().unwrap().to_str().unwrap(), m.target.to_str().unwrap(), m.read_only)
+            })
+            .collect();
+        assert_eq!(texts, [("/v", "/data", true), ("/w", "/more", false)]);
     }
 }

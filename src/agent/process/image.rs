@@ -70,7 +70,7 @@ pub(super) fn mounts(task: &Path, taken: impl Fn(&Path) -> bool) -> io::Result<V
             fs::create_dir_all(path.parent().unwrap_or(task))?;
             fs::write(path, text)?;
         }
-        mounts.push(Mount { source: Some(source), target, read_only: false, size: None });
+        mounts.push(Mount { source: Some(source), target, ..Mount::default() });
     }
     Ok(mounts)
 }

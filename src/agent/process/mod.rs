@@ -44,7 +44,7 @@ use client::Client;
 use tether::Tether;
 
 /// Ports that a generated configuration listens on: forward, and the health check.
-const ROUTER_PORTS: &[u16] = &[24224, 8877];
+const ROUTER_PORTS: &[u16] = &[24224, router::HEALTH_PORT];
 const MIB: u64 = 1 << 20;
 
 /// Runs tasks as processes.

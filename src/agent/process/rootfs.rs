@@ -20,7 +20,7 @@ use rustix::mount::{
 use rustix::process::{chdir, getegid, geteuid, pivot_root};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::spec::Mount;
+use super::spec::{Mount, Tmpfs};
 
 /// A directory with more than this is not covered.
 const ENTRIES_MAX: usize = 4096;
@@ -132,7 +132,7 @@ pub(super) fn build(mounts: &[Mount], needed: &[&Path], scratch: &Path) -> Resul
         tree.ensure(&spec.target, is_dir).map_err(failed)?;
         match source {
             Some(source) => source.put(&spec.target).map_err(failed)?,
-            None => tmpfs(&spec.target, spec.size, 0o1777).map_err(failed)?,
+            None => tmpfs(&spec.target, &spec.tmpfs).map_err(failed)?,
         }
         if spec.read_only {
             read_only(&spec.target).map_err(failed)?;
@@ -213,7 +213,7 @@ impl Tree<'_> {
     /// Makes `/` a directory in memory, in which everything is mounted where it was.
     fn replace_root(&mut self) -> io::Result<()> {
         let old = Handle::open(Path::new("/"))?;
-        tmpfs(self.scratch, None, 0o755)?;
+        tmpfs(self.scratch, &Tmpfs { mode: Some(0o755), exec: true, ..Tmpfs::default() })?;
         // The directory that holds the scratch comes first: its copy holds nothing of the copy yet.
         let scratch = self.scratch.canonicalize()?;
         let first = scratch.components().nth(1).map(|c| c.as_os_str().to_owned());
@@ -257,7 +257,7 @@ impl Tree<'_> {
     /// Puts a directory in memory over one on disk.
     fn cover(&mut self, dir: &Path) -> io::Result<()> {
         let old = Handle::open(dir)?;
-        tmpfs(dir, None, old.meta.mode() & 0o7777)?;
+        tmpfs(dir, &Tmpfs { mode: Some(old.meta.mode() & 0o7777), exec: true, ..Tmpfs::default() })?;
         // Without the privilege it belongs to whoever made it.
         let _kept =
             rustix::fs::chown(dir, Some(Uid::from_raw(old.meta.uid())), Some(Gid::from_raw(old.meta.gid())));
@@ -294,10 +294,18 @@ fn fill(new: &Path, old: &Handle, first: Option<&std::ffi::OsStr>) -> io::Result
     Ok(())
 }
 
-fn tmpfs(at: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
-    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
-    let data = std::ffi::CString::new(format!("mode={mode:o}{size}"))?;
-    Ok(mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?)
+fn tmpfs(at: &Path, tmpfs: &Tmpfs) -> io::Result<()> {
+    let size = tmpfs.size.map(|s| format!(",size={s}")).unwrap_or_default();
+    let data = std::ffi::CString::new(format!("mode={:o}{size}", tmpfs.mode.unwrap_or(0o1777)))?;
+    let mut flags = MountFlags::empty();
+    for (allowed, flag) in
+        [(tmpfs.exec, MountFlags::NOEXEC), (tmpfs.suid, MountFlags::NOSUID), (tmpfs.dev, MountFlags::NODEV)]
+    {
+        if !allowed {
+            flags |= flag;
+        }
+    }
+    Ok(mount("tmpfs", at, "tmpfs", flags, data.as_c_str())?)
 }
 
 /// Forbids writing at one mount. What the machine forbids there already must be said again.

@@ -92,8 +92,22 @@ pub(super) struct Mount {
     pub(super) target: PathBuf,
     /// The process may not write there.
     pub(super) read_only: bool,
-    /// Bytes of a tmpfs.
+    /// How it is made where it is a tmpfs.
+    pub(super) tmpfs: Tmpfs,
+}
+
+/// A tmpfs; what it may hold unless something is said is nothing that runs, no set-user-id programs and no devices, as docker
+/// mounts one.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub(super) struct Tmpfs {
+    /// Bytes.
     pub(super) size: Option<u64>,
+    /// Its directory's; 1777 unless it is said.
+    pub(super) mode: Option<u32>,
+    pub(super) exec: bool,
+    pub(super) suid: bool,
+    pub(super) dev: bool,
 }
 
 /// A health check; times in milliseconds.

@@ -103,6 +103,11 @@ impl TaskHandle for ProcessTask {
         }
         let (mut spec, mut warnings) = convert::spec(&self.plan, container, &self.program, random_id())?;
         let is_router = self.plan.firelens.as_deref() == Some(name);
+        if let Some(check) = spec.health.as_mut().filter(|_| is_router)
+            && let Some(address) = self.loopback()
+        {
+            check.argv = router::health_on(&check.argv, address);
+        }
         self.prepare(&mut spec.mounts, is_router).map_err(|e| {
             Failure::new("CannotCreateContainerError", format!("cannot prepare container {name}: {e}"))
         })?;

@@ -51,14 +51,10 @@ pub(super) fn read(file: &Path) -> Result<Option<TaskDefinition>, String> {
     let show = |level: &str, p: &crate::agent::definition::Problem| {
         complain(level, format_args!("{}: {p}", file.display()));
     };
-    match crate::agent::definition::read(&text) {
-        Ok(checked) => {
-            checked.warnings.iter().for_each(|p| show("warning", p));
-            Ok(Some(checked.definition))
-        }
-        Err(problems) => {
-            problems.iter().for_each(|p| show("error", p));
-            Ok(None)
-        }
+    let reading = crate::agent::definition::read_all(&text);
+    if let Err(problems) = &reading.definition {
+        problems.iter().for_each(|p| show("error", p));
     }
+    reading.warnings.iter().for_each(|p| show("warning", p));
+    Ok(reading.definition.ok())
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::{Problem, read_all};
 use super::{read, refused, web, with};
 
 fn has(all: &[String], part: &str) {
@@ -229,6 +230,132 @@ fn options_of_log_drivers_are_checked_as_docker_does() {
     has(&fluentd, &format!("{at}.awslogs-group: unknown log opt 'awslogs-group' for fluentd log driver"));
     let none = log("awslogs", json!({"awslogs-region": "r"})).unwrap_err();
     assert_eq!(none.len(), 1, "{none:?}");
+}
+
+#[test]
+fn a_pattern_that_is_none_is_blamed_on_its_own_option_and_on_nothing_else() {
+    let awslogs = |more: Value| {
+        let mut options = json!({"awslogs-group": "g", "awslogs-region": "r", "awslogs-stream-prefix": "p"});
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        refused(web("logConfiguration", json!({"logDriver": "awslogs", "options": options})))
+    };
+    // Options are named in values, too.
+    for pattern in ["(", "(awslogs-group", "(mode awslogs-stream"] {
+        let errors = awslogs(json!({"awslogs-multiline-pattern": pattern, "awslogs-stream": "s"}));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        has(&errors, "options.awslogs-multiline-pattern: awslogs could not parse multiline pattern key");
+    }
+    let empty = awslogs(json!({"awslogs-group": ""}));
+    assert_eq!(empty.len(), 1, "{empty:?}");
+    has(&empty, "logConfiguration.options: awslogs needs awslogs-group");
+    let file = json!({"logDriver": "json-file", "options": {"compress": "true", "max-size": "1m"}});
+    let errors = refused(web("logConfiguration", file));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    has(&errors, "options.compress: compress cannot be true");
+}
+
+#[test]
+fn a_tag_that_is_no_template_is_refused_and_one_that_docker_alone_renders_is_a_warning() {
+    for driver in ["awslogs", "json-file", "fluentd"] {
+        let tag = |tag: &str| {
+            let mut options = json!({"tag": tag});
+            if driver == "awslogs" {
+                options["awslogs-group"] = json!("g");
+            }
+            with(web("logConfiguration", json!({"logDriver": driver, "options": options})))
+        };
+        let errors = tag("{{.Nope}}").unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        has(&errors, "options.tag: template: log-tag: {{.Nope}}: can't evaluate field Nope");
+        assert!(tag("{{ (.ExtraAttributes nil).APP }}/{{lower .Name}}").unwrap().warnings.is_empty());
+        let said: Vec<String> =
+            tag("{{if .ID}}x{{end}}").unwrap().warnings.iter().map(ToString::to_string).collect();
+        has(&said, "options.tag: works with the docker runtime only: template: log-tag: {{if .ID}}");
+        tag("${TAG}{{.Nope}}").unwrap();
+    }
+}
+
+#[test]
+fn what_must_be_given_must_not_be_empty() {
+    let errors = refused(|task| {
+        task["family"] = json!("");
+        task["volumes"] = json!([{"name": ""}]);
+        let c = &mut task["containerDefinitions"][0];
+        (c["name"], c["image"]) = (json!(""), json!(""));
+        c["secrets"] = json!([{"name": "", "valueFrom": ""}]);
+        c["environment"] = json!([{"name": "", "value": ""}]);
+        c["mountPoints"] = json!([{"sourceVolume": "", "containerPath": ""}]);
+        c["volumesFrom"] = json!([{"sourceContainer": ""}]);
+        c["extraHosts"] = json!([{"hostname": "db"}, {"hostname": "x", "ipAddress": "one"},
+                                 {"hostname": "y", "ipAddress": "::1"}]);
+        c["linuxParameters"] =
+            json!({"tmpfs": [{"containerPath": "", "size": 1}], "devices": [{"hostPath": ""}]});
+    });
+    has(&errors, "family: must not be empty");
+    has(&errors, "volumes[0].name: must not be empty");
+    has(
+        &errors,
+        "containerDefinitions[0].image: Container.image should not be null or empty. (ClientException)",
+    );
+    for field in [
+        "name",
+        "secrets[0].name",
+        "secrets[0].valueFrom",
+        "environment[0].name",
+        "mountPoints[0].sourceVolume",
+        "mountPoints[0].containerPath",
+        "volumesFrom[0].sourceContainer",
+        "linuxParameters.tmpfs[0].containerPath",
+        "linuxParameters.devices[0].hostPath",
+    ] {
+        has(&errors, &format!("containerDefinitions[0].{field}: must not be empty"));
+    }
+    has(&errors, "containerDefinitions[0].extraHosts[0].ipAddress: must be given");
+    has(&errors, "containerDefinitions[0].extraHosts[1].ipAddress: must be an IP address");
+    assert!(!errors.iter().any(|e| e.contains("extraHosts[2]")), "{errors:#?}");
+    let null = refused(web("image", Value::Null));
+    has(&null, "containerDefinitions[0].image: Container.image should not be null or empty.");
+}
+
+#[test]
+fn a_size_of_the_wrong_kind_is_not_also_missing() {
+    let errors = refused(web("memory", json!("32")));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    has(&errors, "memory: must be a whole number, not a string");
+    let errors = refused(web("memory", json!(32.5)));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    has(&errors, "containerDefinitions[0].memory: must be a whole number, not 32.5");
+    has(
+        &refused(web("memory", json!(0))),
+        "At least one of 'memory' or 'memoryReservation' must be specified.",
+    );
+    let errors = refused(|task| {
+        task["memory"] = json!("much");
+        web("memory", Value::Null)(task);
+    });
+    assert_eq!(errors.len(), 1, "{errors:?}");
+}
+
+#[test]
+fn fargate_says_everything_at_once_and_warnings_stand_beside_errors() {
+    let mut task = super::good();
+    fargate(&mut task);
+    (task["cpu"], task["memory"]) = (Value::Null, json!("x"));
+    (task["pidMode"], task["ipcMode"]) = (json!("host"), json!("task"));
+    task["enableFaultInjection"] = json!(true);
+    task["volumes"] = json!([{"name": "later", "configuredAtLaunch": true}]);
+    let reading = read_all(task.to_string().as_bytes());
+    let texts = |all: &[Problem]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let errors = texts(&reading.definition.unwrap_err());
+    has(&errors, "cpu: Fargate requires that 'cpu' be defined at the task level.");
+    has(&errors, "memory: must be a size like");
+    has(&errors, "pidMode: host is not supported on Fargate");
+    has(&errors, "ipcMode: is not supported on Fargate");
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+    let said = texts(&reading.warnings);
+    has(&said, "enableFaultInjection: has no effect");
+    has(&said, "volumes[0].configuredAtLaunch: a volume that is configured at launch is not on this machine");
+    has(&said, "--volume later=PATH");
 }
 
 #[test]

@@ -118,6 +118,17 @@ fn golden_v3() -> Value {
 }
 
 #[test]
+fn a_task_whose_images_were_pulled_says_from_when_to_when() {
+    let plan = plan();
+    let pulled = ContainerState { pulled: Some((1_600_000_000_000, 1_600_000_001_500)), ..running() };
+    let (_, task) = documents(&plan, pulled, Version::V4);
+    assert_eq!(task["PullStartedAt"], "2020-09-13T12:26:40Z");
+    assert_eq!(task["PullStoppedAt"], "2020-09-13T12:26:41.5Z");
+    let (_, task) = documents(&plan, running(), Version::V4);
+    assert!(task.get("PullStartedAt").is_none() && task.get("PullStoppedAt").is_none());
+}
+
+#[test]
 fn version_4_has_all_fields_of_a_task_and_of_its_containers_that_are_there() {
     let (container, task) = documents(&plan(), running(), Version::V4);
     assert_eq!(container, golden_v4());

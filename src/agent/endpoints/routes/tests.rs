@@ -159,7 +159,7 @@ async fn credentials_are_for_whoever_knows_their_id() {
 }
 
 #[tokio::test]
-async fn paths_are_cleaned_and_only_reading_is_served() {
+async fn paths_are_cleaned() {
     let (directory, _listed) = directory();
     for (path, clean) in
         [("//v4//e1", "/v4/e1"), ("/v4/./e1/", "/v4/e1/"), ("/v4/x/../e1", "/v4/e1"), ("", "/"), ("/..", "/")]
@@ -169,8 +169,33 @@ async fn paths_are_cleaned_and_only_reading_is_served() {
     assert_eq!(cleaned("/v2/credentials/"), None);
     let moved = answer(&directory, &Method::GET, "//v1/credentials", Some("id=c1")).await;
     assert_eq!((moved.status.as_u16(), moved.location.as_deref()), (301, Some("/v1/credentials?id=c1")));
-    let refused = answer(&directory, &Method::POST, "/v4/e1", None).await;
-    assert_eq!(refused.status.as_u16(), 405);
-    let (status, body) = get(&directory, "/api/e1/task-protection/v1/state").await;
-    assert_eq!((status, &body["error"]["Code"]), (400, &json!("UnsupportedFeatureException")));
+}
+
+#[tokio::test]
+async fn a_path_answers_to_any_method_but_task_protection_which_is_refused_in_ecss_shape() {
+    let (directory, _listed) = directory();
+    for method in [Method::HEAD, Method::POST, Method::PUT] {
+        for path in ["/v4/e1", "/v4/e1/task", "/v3/e1", "/v2/credentials/c1"] {
+            let got = answer(&directory, &Method::GET, path, None).await;
+            assert_eq!(
+                (answer(&directory, &method, path, None).await, got.status.as_u16()),
+                (got, 200),
+                "{path}"
+            );
+        }
+    }
+    let state = "/api/e1/task-protection/v1/state";
+    for method in [Method::GET, Method::PUT] {
+        let refused = answer(&directory, &method, state, None).await;
+        let body: Value = serde_json::from_str(&refused.body).unwrap();
+        let error = &body["error"];
+        assert_eq!((refused.status.as_u16(), refused.json), (400, true));
+        assert_eq!(
+            (&error["Arn"], &error["Code"]),
+            (&json!("arn:task"), &json!("UnsupportedFeatureException"))
+        );
+        assert!(error["Message"].as_str().unwrap().contains("cannot protect"));
+    }
+    assert_eq!(answer(&directory, &Method::PUT, "/api/x/task-protection/v1/state", None).await.status, 404);
+    assert_eq!(answer(&directory, &Method::POST, state, None).await.status, 405);
 }
