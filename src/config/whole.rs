@@ -1,5 +1,5 @@
-//! What only the whole document shows: filters and outputs that get nothing, TLS keys without TLS, storage that has no
-//! place.
+//! What only the whole document shows: filters and outputs that get nothing, ports that are wanted twice, TLS keys without
+//! TLS, storage that has no place.
 //!
 //! Enters: a [`Document`]. Leaves: findings.
 
@@ -11,11 +11,18 @@ use crate::text::{Regex, TagPattern};
 /// Inputs whose records all have the input's tag. Others take it from the client or a file's name.
 const ONE_TAG: &[&str] = &["dummy", "stdin", "tcp"];
 
+/// Inputs that listen, and where they do if nothing else is said.
+const PORTS: &[(&str, &str)] =
+    &[("forward", "24224"), ("tcp", "5170"), ("cloudwatch_logs", "4586"), ("awslogs", "4586")];
+/// Every address of the machine.
+const ANY: &str = "0.0.0.0";
+
 /// Checks what concerns more than one section.
 pub fn check_whole(document: &Document, diags: &mut Diagnostics) {
     filters(document, diags);
     outputs(document, diags);
     plain_text(document, diags);
+    ports(document, diags);
     overflow(document, diags);
     storage(document, diags);
 }
@@ -120,6 +127,31 @@ fn known_tags(document: &Document) -> Option<Vec<String>> {
             one.then(|| set(section, "tag").unwrap_or_else(|| format!("{name}.{n}")))
         })
         .collect()
+}
+
+/// Two inputs that want one port: the second could not open it.
+fn ports(document: &Document, diags: &mut Diagnostics) {
+    let mut taken: Vec<(String, String, String)> = Vec::new();
+    for (n, section) in document.inputs.iter().enumerate() {
+        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
+        let name = section.last("name").map(|e| e.value.to_ascii_lowercase()).unwrap_or_default();
+        let Some((_, usual)) = PORTS.iter().find(|(plugin, _)| *plugin == name) else { continue };
+        if set("unix_path").is_some() {
+            continue;
+        }
+        let value = |key: &str, usual: &str| set(key).map_or_else(|| usual.to_owned(), |e| e.value.clone());
+        let (host, port) = (value("listen", ANY), value("port", usual));
+        let clash =
+            |(h, p, _): &&(String, String, String)| *p == port && (*h == host || h == ANY || host == ANY);
+        if let Some((_, _, other)) = taken.iter().find(clash).filter(|_| port != "0") {
+            diags.error_hint(
+                Some(set("port").map_or(&section.pos, |e| &e.pos)),
+                format!("[INPUT] {} wants port {port}, as {other} does", instance(section, n)),
+                "give one of them another port, or another address to listen on",
+            );
+        }
+        taken.push((host, port, instance(section, n)));
+    }
 }
 
 /// Records that are in memory only wait with their source.
@@ -271,6 +303,26 @@ mod tests {
         ] {
             let found = findings("", &[input], &[], &["name=null match=*"]);
             assert!(found.starts_with(want) && found.is_empty() == want.is_empty(), "{input}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_two_inputs_want_is_named() {
+        let found = |inputs: &[&str]| findings("", inputs, &[], &["name=null match=*"]);
+        for inputs in [
+            ["name=forward", "name=forward"],
+            ["name=tcp port=9", "name=forward port=9 listen=127.0.0.1"],
+            ["name=awslogs listen=127.0.0.1", "name=tcp port=4586 listen=127.0.0.1"],
+        ] {
+            assert!(found(&inputs).contains("wants port"), "{inputs:?}");
+        }
+        for inputs in [
+            ["name=forward", "name=tcp"],
+            ["name=forward", "name=forward unix_path=/s"],
+            ["name=tcp listen=127.0.0.1", "name=tcp listen=127.0.0.2"],
+            ["name=tcp port=0", "name=tcp port=0"],
+        ] {
+            assert_eq!(found(&inputs), "", "{inputs:?}");
         }
     }
 

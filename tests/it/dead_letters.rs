@@ -140,6 +140,8 @@ fn what_an_output_gives_up_is_acked_and_comes_back_with_replay() {
     let all = letters(&file);
     assert_eq!(all.len(), 3);
     assert_eq!((&all[0]["from"], &all[0]["reason"]), (&"output away".into(), &"retries".into()));
+    // What it is, whatever its number.
+    assert_eq!(all[0]["output"], "alias \"away\"");
     assert_eq!((&all[2]["record"]["log"], &all[2]["tag"]), (&"line 2".into(), &"t".into()));
     assert_eq!(all[0]["time"], "2025-10-09T08:53:20.000000007Z");
 

@@ -292,7 +292,7 @@ fn what_is_owed_to_an_output_that_is_gone_is_kept_for_a_while_and_then_counted_a
     assert_eq!((ended.ledger.get("orphaned"), ended.code), (0, Some(0)));
     let at_once = STORED.replace("[INPUT]", "    storage.orphan_ttl 0\n[INPUT]");
     let ended = Router::start_in(ended.dir, &at_once).stop();
-    assert_eq!(ended.ledger.get("orphaned"), 101, "{}", ended.messages);
+    assert_eq!((ended.ledger.get("orphaned"), ended.code), (101, Some(1)), "{}", ended.messages);
     let ended = Router::start_in(ended.dir, &two("none", "*")).stop();
     assert_eq!(ended.ledger.output("file.1", "recovered"), 0, "it begins anew");
 }
@@ -335,4 +335,40 @@ fn a_dead_output_pins_no_space_for_the_other_and_its_acks_go_on() {
     let logs = router.logs("dead.log", 11);
     assert!(logs.iter().enumerate().all(|(i, l)| l.starts_with(&format!("{} ", i * 20))));
     assert_eq!(router.stop().ledger.output("file.0", "recovered"), 0);
+}
+
+#[test]
+fn a_sender_whose_stored_record_is_damaged_is_told_so_and_nothing_stays_held() {
+    let conf = two("none", "*")
+        .replace("storage.type filesystem", "storage.type filesystem\n    ack delivered")
+        .replace("Grace 3", "Grace 3\n    memory.limit 8M");
+    let router = Router::start_in(with_dead_output(), &conf);
+    let mut client = router.unix();
+    // More than the output may hold in memory: what comes last is read back from the disk.
+    let names: Vec<String> = (0..40).map(|n| format!("chunk-{n:02}")).collect();
+    for name in &names {
+        let payload = entry(&format!("{name} {}", "x".repeat(1000))).repeat(300);
+        client.send(&packed("t", &payload, &map(&[(b"chunk", name.as_bytes())])));
+    }
+    let damaged = eventually("the last chunk is stored", || {
+        let files = fs::read_dir(router.path("storage")).unwrap().map(|e| e.unwrap().path());
+        files.filter(|f| f.extension().is_some_and(|e| e == "wal")).find_map(|file| {
+            let mut bytes = fs::read(&file).unwrap();
+            let at = bytes.windows(8).position(|w| w == names[39].as_bytes())?;
+            bytes[at + 100] ^= 1;
+            Some((file, at as u64 + 100, bytes[at + 100]))
+        })
+    });
+    let file = fs::OpenOptions::new().write(true).open(&damaged.0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[damaged.2], damaged.1).unwrap();
+    fs::remove_file(router.path("dead.log")).unwrap();
+    for name in &names[..39] {
+        client.expect(&ack(name));
+    }
+    client.expect_close();
+    let ended = router.stop();
+    let output = |name| ended.ledger.output("file.1", name);
+    assert!(ended.messages.contains("a damaged frame was skipped"), "{}", ended.messages);
+    assert!(output("dropped_damaged") > 0 && output("held") == 0, "{}", ended.messages);
+    assert_eq!(output("delivered") + output("dropped_damaged"), 40 * 300, "{}", ended.messages);
 }

@@ -42,6 +42,12 @@ pub(super) fn build_logs(s: &Settings, cx: &BuildContext, diags: &mut Diagnostic
 }
 
 pub(super) fn build_go(s: &Settings, cx: &BuildContext, diags: &mut Diagnostics) -> Built {
+    if std::env::var_os("SEND_FAILURE_TIMEOUT").is_some() {
+        diags.warn(
+            Some(s.pos()),
+            "[OUTPUT] cloudwatch: SEND_FAILURE_TIMEOUT has no effect, the output keeps trying; Retry_Limit and retry.max_age give up",
+        );
+    }
     let mut r = Reading { s, cx, diags };
     let names = r.go_names()?;
     r.build(names)

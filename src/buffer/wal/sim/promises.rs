@@ -460,6 +460,19 @@ fn a_side_segment_that_cannot_be_removed_is_removed_later() {
 }
 
 #[test]
+fn an_owner_counts_as_configured_until_it_was_last_said_so() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let (a, _) = (log.owner("a", 100).unwrap(), log.owner("b", 100).unwrap());
+    log.still_configured(&[a], 5000);
+    drop(log);
+    disk.crash(5);
+    let (log, _) = Log::open(disk.mount(), options()).unwrap();
+    let seen: Vec<_> = log.owners().into_iter().map(|o| (o.identity, o.last_configured_unix)).collect();
+    assert_eq!(seen, [("a".to_owned(), 5000), ("b".to_owned(), 100)]);
+}
+
+#[test]
 fn an_owner_that_is_forgotten_owes_nothing_and_comes_back_as_another() {
     let disk = Disk::new(1);
     let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
