@@ -187,6 +187,19 @@ pub const TLS_INPUT: &[Key] = &[
     Key::new("tls.max_version", Type::Str, "TLSv1.2 or TLSv1.3").default("TLSv1.3"),
 ];
 
+/// What an error of TLS may speak of; the first is where it stands if it speaks of none.
+pub const TLS_SPOKEN_OF: &[&str] = &[
+    "tls",
+    "tls.min_version",
+    "tls.max_version",
+    "tls.crt_file",
+    "tls.key_file",
+    "tls.ca_file",
+    "tls.ca_path",
+    "tls.verify_client_cert",
+    "tls.vhost",
+];
+
 /// Where the peer of an output is.
 pub const PEER: &[Key] = &[Key::new("host", Type::Str, "address or name of the peer").default("127.0.0.1")];
 

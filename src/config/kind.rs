@@ -190,13 +190,12 @@ impl Settings {
 
     /// As [`Settings::error`], at the one of `keys` that the message speaks of, by name or by value; else at the first.
     pub fn error_among(&self, diags: &mut Diagnostics, keys: &[&str], message: &str) {
-        let spoken_of = |key: &&&str| {
-            self.entry(key).is_some_and(|e| {
-                message.contains(**key) || (!e.value.is_empty() && message.contains(&e.value))
-            })
-        };
-        let at = keys.iter().skip(1).find(spoken_of).or(keys.first());
-        self.error(diags, at.copied().unwrap_or_default(), message);
+        let set = || keys.iter().skip(1).filter_map(|key| Some((*key, self.entry(key)?)));
+        let named = set().find(|(key, _)| message.contains(key));
+        // One key's message may list the values that another has.
+        let at = named.or_else(|| set().find(|(_, e)| !e.value.is_empty() && message.contains(&e.value)));
+        let key = at.map(|(key, _)| key).or(keys.first().copied());
+        self.error(diags, key.unwrap_or_default(), message);
     }
 
     /// Reports an error at `key`, naming the plugin: `bad value: ...`.

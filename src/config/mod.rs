@@ -27,7 +27,7 @@ mod yaml_sections;
 pub use check::{check, nearest, unknown_plugin};
 pub use core_keys::{
     CORE_FILTER, CORE_INPUT, CORE_OUTPUT, EMITTER, NET_INPUT, NET_OUTPUT, PEER, TLS_FILES, TLS_INPUT,
-    TLS_OUTPUT,
+    TLS_OUTPUT, TLS_SPOKEN_OF,
 };
 pub use diag::{Diagnostic, Diagnostics, Level, Pos};
 pub use env::Env;

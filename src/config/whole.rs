@@ -32,9 +32,8 @@ fn outputs(document: &Document, diags: &mut Diagnostics) {
     // Fluent Bit wires the only input to the only output when neither says otherwise.
     let wired = document.inputs.len() == 1 && document.outputs.len() == 1;
     for (n, section) in document.outputs.iter().enumerate() {
-        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
         let title = format!("[OUTPUT] {}", instance(section, n));
-        let (plain, regex) = (set("match"), set("match_regex"));
+        let (plain, regex) = (set(section, "match"), set(section, "match_regex"));
         let Some(entry) = plain.or(regex) else {
             if !wired {
                 let does = "it gets nothing; say which tags: Match *";
@@ -58,8 +57,7 @@ fn outputs(document: &Document, diags: &mut Diagnostics) {
 fn filters(document: &Document, diags: &mut Diagnostics) {
     let Some(tags) = known_tags(document) else { return };
     for (n, section) in document.filters.iter().enumerate() {
-        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
-        let Some(entry) = set("match").or(set("match_regex")) else { continue };
+        let Some(entry) = set(section, "match").or(set(section, "match_regex")) else { continue };
         if matches_none(section, &tags) {
             diags.strict(
                 Some(&entry.pos),
@@ -72,10 +70,11 @@ fn filters(document: &Document, diags: &mut Diagnostics) {
 
 /// Whether Match and Match_Regex of a section fit none of the tags.
 fn matches_none(section: &Section, tags: &[String]) -> bool {
-    let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
-    let pattern = set("match").map(|e| TagPattern::new(&e.value));
+    let pattern = set(section, "match").map(|e| TagPattern::new(&e.value));
     // One that does not compile is reported where it is used.
-    let Ok(regex) = set("match_regex").map(|e| Regex::new(&e.value)).transpose() else { return false };
+    let Ok(regex) = set(section, "match_regex").map(|e| Regex::new(&e.value)).transpose() else {
+        return false;
+    };
     !tags.iter().any(|tag| {
         pattern.as_ref().is_some_and(|p| p.matches(tag.as_bytes()))
             || regex.as_ref().is_some_and(|r| r.is_match_at_start(tag.as_bytes()))
@@ -110,9 +109,6 @@ fn known_tags(document: &Document) -> Option<Vec<String>> {
     if document.filters.iter().any(|f| plugin(f).as_deref() == Some("rewrite_tag")) {
         return None;
     }
-    let set = |section: &Section, key: &str| {
-        section.last(key).map(|e| e.value.clone()).filter(|value| !value.is_empty())
-    };
     document
         .inputs
         .iter()
@@ -124,7 +120,7 @@ fn known_tags(document: &Document) -> Option<Vec<String>> {
                 || (name == "forward"
                     && set(section, "tag_prefix").is_none()
                     && set(section, "tag").is_some());
-            one.then(|| set(section, "tag").unwrap_or_else(|| format!("{name}.{n}")))
+            one.then(|| set(section, "tag").map_or_else(|| format!("{name}.{n}"), |e| e.value.clone()))
         })
         .collect()
 }
@@ -133,19 +129,19 @@ fn known_tags(document: &Document) -> Option<Vec<String>> {
 fn ports(document: &Document, diags: &mut Diagnostics) {
     let mut taken: Vec<(String, String, String)> = Vec::new();
     for (n, section) in document.inputs.iter().enumerate() {
-        let set = |key: &str| section.last(key).filter(|e| !e.value.is_empty());
         let name = section.last("name").map(|e| e.value.to_ascii_lowercase()).unwrap_or_default();
         let Some((_, usual)) = PORTS.iter().find(|(plugin, _)| *plugin == name) else { continue };
-        if set("unix_path").is_some() {
+        if set(section, "unix_path").is_some() {
             continue;
         }
-        let value = |key: &str, usual: &str| set(key).map_or_else(|| usual.to_owned(), |e| e.value.clone());
+        let value =
+            |key: &str, usual: &str| set(section, key).map_or_else(|| usual.to_owned(), |e| e.value.clone());
         let (host, port) = (value("listen", ANY), value("port", usual));
         let clash =
             |(h, p, _): &&(String, String, String)| *p == port && (*h == host || h == ANY || host == ANY);
         if let Some((_, _, other)) = taken.iter().find(clash).filter(|_| port != "0") {
             diags.error_hint(
-                Some(set("port").map_or(&section.pos, |e| &e.pos)),
+                Some(set(section, "port").map_or(&section.pos, |e| &e.pos)),
                 format!("[INPUT] {} wants port {port}, as {other} does", instance(section, n)),
                 "give one of them another port, or another address to listen on",
             );
@@ -156,11 +152,7 @@ fn ports(document: &Document, diags: &mut Diagnostics) {
 
 /// Records that are in memory only wait with their source.
 fn overflow(document: &Document, diags: &mut Diagnostics) {
-    let is = |value: Option<&Entry>| value.is_some_and(|e| e.value.eq_ignore_ascii_case("filesystem"));
-    let service = |key: &str| document.service.iter().rev().find(|e| e.key == key);
-    let inherit = service("storage.inherit").and_then(|e| value::boolean(&e.value)) == Some(true);
-    let on_disk = (inherit && is(service("storage.type")))
-        || document.inputs.iter().any(|section| is(section.last("storage.type")));
+    let on_disk = document.inputs.iter().any(|section| on_disk(document, section).is_some());
     for (n, section) in document.outputs.iter().enumerate() {
         if let Some(entry) = section.last("overflow")
             && !on_disk
@@ -181,16 +173,11 @@ fn overflow(document: &Document, diags: &mut Diagnostics) {
 
 /// An input that wants its records on disk needs a place for them; Fluent Bit refuses it, too.
 fn storage(document: &Document, diags: &mut Diagnostics) {
-    let service = |key: &str| document.service.iter().rev().find(|e| e.key == key);
-    if service("storage.path").is_some_and(|e| !e.value.is_empty()) {
+    if service(document, "storage.path").is_some_and(|e| !e.value.is_empty()) {
         return;
     }
-    let inherit = service("storage.inherit").and_then(|e| value::boolean(&e.value)) == Some(true);
-    let common = service("storage.type").filter(|_| inherit);
     for (n, section) in document.inputs.iter().enumerate() {
-        if let Some(entry) = section.last("storage.type").or(common)
-            && entry.value.eq_ignore_ascii_case("filesystem")
-        {
+        if let Some(entry) = on_disk(document, section) {
             diags.error_hint(
                 Some(&entry.pos),
                 format!(
@@ -201,6 +188,23 @@ fn storage(document: &Document, diags: &mut Diagnostics) {
             );
         }
     }
+}
+
+/// The last entry of a key that has a value.
+fn set<'s>(section: &'s Section, key: &str) -> Option<&'s Entry> {
+    section.last(key).filter(|e| !e.value.is_empty())
+}
+
+/// The last entry of a key of `[SERVICE]`.
+fn service<'d>(document: &'d Document, key: &str) -> Option<&'d Entry> {
+    document.service.iter().rev().find(|e| e.key == key)
+}
+
+/// What says that an input's records go to the disk, if they do.
+fn on_disk<'d>(document: &'d Document, input: &'d Section) -> Option<&'d Entry> {
+    let inherit = service(document, "storage.inherit").and_then(|e| value::boolean(&e.value)) == Some(true);
+    let common = service(document, "storage.type").filter(|_| inherit);
+    input.last("storage.type").or(common).filter(|e| e.value.eq_ignore_ascii_case("filesystem"))
 }
 
 fn instance(section: &Section, n: usize) -> String {

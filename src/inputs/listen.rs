@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::InputContext;
-use crate::config::{Diagnostics, Settings};
+use crate::config::{Diagnostics, Settings, TLS_SPOKEN_OF};
 use crate::net::{Conn, Listener, ServerTls, TlsFiles};
 
 /// A client must have finished its TLS handshake by then.
@@ -92,16 +92,7 @@ pub(super) fn server_tls(s: &Settings, diags: &mut Diagnostics) -> Option<Option
         min_version: s.str("tls.min_version"),
         max_version: s.str("tls.max_version"),
     };
-    let keys = [
-        "tls",
-        "tls.min_version",
-        "tls.max_version",
-        "tls.crt_file",
-        "tls.key_file",
-        "tls.ca_file",
-        "tls.verify_client_cert",
-    ];
-    ServerTls::new(&files).map_err(|e| s.error_among(diags, &keys, &e)).ok().map(Some)
+    ServerTls::new(&files).map_err(|e| s.error_among(diags, TLS_SPOKEN_OF, &e)).ok().map(Some)
 }
 
 impl Place {
@@ -194,4 +185,31 @@ async fn open(conn: Conn, tls: Option<&ServerTls>, cx: &InputContext) -> Option<
         tracing::warn!(input = %cx.label, %peer, %cause, "connection refused");
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::{forward, testing};
+
+    #[test]
+    fn an_error_of_tls_stands_at_the_key_that_it_names_before_one_whose_value_it_lists() {
+        let keys = [
+            ("tls", "on"),
+            ("tls.min_version", "TLSv1.2"),
+            ("tls.max_version", "x"),
+            ("tls.crt_file", "/no/cert"),
+        ];
+        let settings = testing::settings(&forward::KIND.info, &keys);
+        for (message, line) in [
+            ("tls.max_version \"x\" is not offered; use TLSv1.2 or TLSv1.3", 4),
+            ("cannot read /no/cert: not found", 5),
+            ("something else", 2),
+        ] {
+            let mut diags = Diagnostics::new();
+            settings.error_among(&mut diags, TLS_SPOKEN_OF, message);
+            let said = diags.iter().map(ToString::to_string).collect::<String>();
+            assert!(said.starts_with(&format!("test.conf:{line}: ")), "{said}");
+        }
+    }
 }

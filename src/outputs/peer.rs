@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{Diagnostics, Settings};
+use crate::config::{Diagnostics, Settings, TLS_SPOKEN_OF};
 use crate::net::{ClientTls, ClientTlsFiles, TcpKeepalive};
 
 /// `net.*`
@@ -70,17 +70,7 @@ pub(super) fn client_tls(s: &Settings, verify_hostname: bool, diags: &mut Diagno
     match ClientTls::new(&files) {
         Ok(tls) => Some(tls),
         Err(e) => {
-            let keys = [
-                "tls",
-                "tls.min_version",
-                "tls.max_version",
-                "tls.crt_file",
-                "tls.key_file",
-                "tls.ca_file",
-                "tls.ca_path",
-                "tls.vhost",
-            ];
-            s.error_among(diags, &keys, &e);
+            s.error_among(diags, TLS_SPOKEN_OF, &e);
             None
         }
     }

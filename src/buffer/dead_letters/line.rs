@@ -17,7 +17,8 @@ use crate::wire::msgpack::{self, Value};
 
 const JSON: Json = Json { escape_unicode: false };
 
-/// `output`: the identity of the output that gave it up. Appends lines of the letter from byte `from` of its chunk on, until there are `enough` bytes. Gives where to go on,
+/// Appends lines of the letter from byte `from` of its chunk on, until there are `enough` bytes. `output`: the identity of the
+/// output that gave it up. Gives where to go on,
 /// `None` after the last.
 pub(super) fn write(
     letter: &Letter,

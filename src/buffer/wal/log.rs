@@ -153,6 +153,14 @@ impl Owner {
         Position { read: self.read, unsettled, partly }
     }
 
+    /// Notes that it is configured now. A full disk stops nothing: that matters only for what nobody configures.
+    fn seen(&mut self, now_unix: u64) {
+        if self.cursor.seen(now_unix).is_err() {
+            // A sync that failed may have dropped a slot that nobody had synced.
+            self.dirty = true;
+        }
+    }
+
     /// Writes its slot if it moved.
     pub(super) fn write(&mut self) -> io::Result<()> {
         if self.dirty {
@@ -215,11 +223,7 @@ impl Log {
     pub fn owner(&mut self, identity: &str, now_unix: u64) -> io::Result<OwnerId> {
         let known = self.owners.iter_mut().find(|(_, o)| o.cursor.is_named(identity));
         if let Some((id, owner)) = known {
-            // A full disk must not stop a start: when it was last seen matters only for what nobody configures.
-            if owner.cursor.seen(now_unix).is_err() {
-                // A sync that failed may have dropped a slot that nobody had synced.
-                owner.dirty = true;
-            }
+            owner.seen(now_unix);
             return Ok(*id);
         }
         let id = u16::try_from(self.next_owner)
@@ -243,14 +247,11 @@ impl Log {
         Ok(id)
     }
 
-    /// Notes that these owners are configured still. A disk that does not take it is no trouble: it is noted again.
+    /// Notes that these owners are configured still.
     pub fn still_configured(&mut self, ids: &[OwnerId], now_unix: u64) {
         for id in ids {
-            if let Some(owner) = self.owners.get_mut(id)
-                && owner.cursor.seen(now_unix).is_err()
-            {
-                // A sync that failed may have dropped a slot that nobody had synced.
-                owner.dirty = true;
+            if let Some(owner) = self.owners.get_mut(id) {
+                owner.seen(now_unix);
             }
         }
     }

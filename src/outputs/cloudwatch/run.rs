@@ -72,13 +72,6 @@ struct Cursor {
     at: usize,
 }
 
-/// A call that is over.
-struct Called {
-    stream: StreamId,
-    batch: Batch,
-    outcome: Outcome,
-}
-
 enum Event {
     Called(Option<Result<(task::Id, Outcome), JoinError>>),
     Delivery(Option<Delivery>),
@@ -156,12 +149,12 @@ impl Runner {
                 () = until(due) => Event::Due,
             };
             match event {
-                Event::Called(Some(Ok((id, outcome)))) => self.ended(id, outcome, &queue),
+                Event::Called(Some(Ok((id, outcome)))) => self.called(id, outcome, &queue),
                 Event::Called(Some(Err(e))) if e.is_panic() => {
                     // What made it panic would do so again, also after a start: halves find the record, the others go on.
                     let cause = format!("the call came to no end, which is a mistake of firelane: {e}");
                     tracing::error!(output = %queue.label(), %cause, "call failed");
-                    self.ended(e.id(), Outcome::Refused(cause), &queue);
+                    self.called(e.id(), Outcome::Refused(cause), &queue);
                 }
                 // The runtime is ending: what it carried is settled by nobody.
                 Event::Called(Some(Err(_))) => return,
@@ -275,13 +268,6 @@ impl Runner {
         self.carried.insert(self.calls.spawn(call).id(), (id, batch));
     }
 
-    /// A call is over: finds what it carried.
-    fn ended(&mut self, call: task::Id, outcome: Outcome, queue: &Receiver) {
-        if let Some((stream, batch)) = self.carried.remove(&call) {
-            self.called(Called { stream, batch, outcome }, queue);
-        }
-    }
-
     fn unsent(&mut self, unsent: Vec<Unsent>) {
         let now = Instant::now();
         for u in unsent {
@@ -297,8 +283,8 @@ impl Runner {
     }
 
     /// A call is over.
-    fn called(&mut self, called: Called, queue: &Receiver) {
-        let Called { stream: id, mut batch, outcome } = called;
+    fn called(&mut self, call: task::Id, outcome: Outcome, queue: &Receiver) {
+        let Some((id, mut batch)) = self.carried.remove(&call) else { return };
         self.window.end(batch.body.len());
         let now = Instant::now();
         let counters = queue.counters();
