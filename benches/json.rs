@@ -1,7 +1,9 @@
-//! The JSON writer on the records it is made for: plain text lines, and JSON inside a string (many quotes).
+//! The JSON writer on the records it is made for: plain text lines, and JSON inside a string (many quotes); and the two forms
+//! of its masks.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use firelane::wire::json::Json;
+use firelane::wire::json::mask::{RUN, mask, portable, structure, structure_portable};
 use firelane::wire::msgpack::{write_map, write_str};
 
 fn record(out: &mut Vec<u8>, log: &str) {
@@ -68,6 +70,38 @@ fn benches(c: &mut Criterion) {
         }
     }
     group.finish();
+    forms(c);
+}
+
+/// What the vector form of the masks is for: each beside the portable one, on JSON inside a string as bodies have it.
+fn forms(c: &mut Criterion) {
+    let line = br#"{\"level\":\"info\",\"msg\":\"request done\",\"path\":\"/items/42\",\"status\":200,\"user\":\"anna\"} "#;
+    let text: Vec<u8> = line.iter().copied().cycle().take(1 << 20).collect();
+    let mut group = c.benchmark_group("masks");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    // As a reader steps from one special byte to the next.
+    let steps = |mut left: u32| {
+        let mut sum = 0;
+        while left != 0 {
+            sum += u64::from(left.trailing_zeros());
+            left &= left - 1;
+        }
+        sum
+    };
+    let mut form = |name: &str, bits: fn(&[u8; RUN]) -> u32| {
+        group.bench_function(name, |b| {
+            b.iter(|| text.as_chunks::<RUN>().0.iter().map(|run| steps(bits(run))).sum::<u64>());
+        });
+    };
+    form("mask", mask);
+    form("mask portable", portable);
+    form("structure", |run| either(structure(run)));
+    form("structure portable", |run| either(structure_portable(run)));
+    group.finish();
+}
+
+fn either((backslashes, quotes): (u32, u32)) -> u32 {
+    backslashes | quotes
 }
 
 criterion_group! { name = all; config = Criterion::default().without_plots(); targets = benches }
