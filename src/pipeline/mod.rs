@@ -29,7 +29,7 @@ use crate::inputs::InputContext;
 use crate::observe::counters::{self, Totals};
 use crate::router::Router;
 use crate::rt;
-use crate::rt::{Budget, LetterBox, Letters, Meter, Stopper, Tasks, limits};
+use crate::rt::{Budget, LetterBox, Letters, Meter, Stopper, Tasks, limits, pages};
 
 use build::Plan;
 pub use replay::Replay;
@@ -293,6 +293,7 @@ impl Pipeline {
         let mut now = ended.is_err();
         if !now {
             tracing::info!(memory_limit = budget.limit(), "ready");
+            pages::give_back_code();
             tokio::select! {
                 () = signals.stop() => tracing::info!("stopping: draining what is on the way"),
                 () = end_process.notified() => tracing::info!("input has ended: draining"),

@@ -5,6 +5,7 @@ mod letters;
 pub mod limits;
 mod marks;
 mod meter;
+pub mod pages;
 mod queue;
 mod stop;
 mod tasks;

@@ -107,3 +107,17 @@ fn connections_within_a_frame_stay_open_however_long_an_output_makes_them_wait()
     assert_eq!((ended.ledger.get("broken_connections"), ended.code), (0, Some(0)), "{}", ended.messages);
     assert_eq!(ended.logs("out.log").len(), COUNT);
 }
+
+#[test]
+fn an_idle_router_has_given_back_what_only_its_start_needed() {
+    let router = Router::start(TO_FILE);
+    router.says("ready");
+    // How much that is depends on how it was built; most of it are pages of the binary.
+    eventually("half of what the start had mapped of files is given back", || {
+        (router.status_kib("RssFile") < router.peak_kib() / 2).then_some(())
+    });
+    let mut client = router.unix();
+    client.send(&message_to_ack("t", "and it works on", "1"));
+    client.expect(&ack("1"));
+    assert_eq!(router.stop().code, Some(0));
+}

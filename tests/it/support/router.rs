@@ -141,8 +141,13 @@ impl Router {
 
     /// Peak resident memory, KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM")
+    }
+
+    /// A line of `/proc/PID/status` that is a number of KiB.
+    pub(crate) fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        let line = status.lines().find(|l| l.split(':').next() == Some(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
