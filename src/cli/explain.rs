@@ -106,7 +106,7 @@ fn keys<'k>(keys: impl Iterator<Item = &'k Key>) -> String {
             Type::Regex => "pattern",
         };
         let multi = if key.multi { ", repeatable" } else { "" };
-        let default = key.default.map(|d| format!(" [{d}]")).unwrap_or_default();
+        let default = key.default.or(key.otherwise).map(|d| format!(" [{d}]")).unwrap_or_default();
         line(&mut out, format_args!("  {name:<width$}  {ty:<8} {}{multi}{default}", key.help));
     }
     out

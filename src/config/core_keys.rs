@@ -34,7 +34,7 @@ pub const CORE_INPUT: &[Key] = &[
         "storage.type",
         Type::Str,
         "memory, filesystem (on disk under storage.path before it is acked) or memrb (at mem_buf_limit the oldest go)",
-    ),
+    ).otherwise("memory"),
     Key::new(
         "storage.pause_on_chunks_overlimit",
         Type::Bool,
@@ -43,9 +43,9 @@ pub const CORE_INPUT: &[Key] = &[
     Key::new(
         "ack",
         Type::Str,
-        "when a sender gets its ack: durable (on disk), delivered (outputs have it) or accept (taken in, as Fluent Bit); \
-         durable with storage.type filesystem, else delivered (firelane's own)",
-    ),
+        "when a sender gets its ack: durable (on disk), delivered (outputs have it) or accept (taken in, as Fluent \
+         Bit does); firelane's own",
+    ).otherwise("durable with storage.type filesystem, else delivered"),
     Key::new("threaded", Type::Bool, THREADS),
     Key::new("thread.ring_buffer.capacity", Type::Int, THREADS),
     Key::new("thread.ring_buffer.window", Type::Int, THREADS),
@@ -107,20 +107,20 @@ pub const CORE_OUTPUT: &[Key] = &[
     Key::new(
         "retry_limit",
         Type::Str,
-        "retries of a failed batch before it is given up; no_limits, no_retries; without it an output never gives up, and \
-         file, stdout and null never do",
-    ),
+        "retries of a failed batch before it is given up; no_limits, no_retries; \
+         file, stdout and null never give up",
+    ).otherwise("no_limits"),
     Key::new(
         "retry.max_age",
         Type::Time,
         "a failing batch is given up at this age; file, stdout and null never give up (firelane's own)",
-    ),
+    ).otherwise("no limit"),
     Key::new("workers", Type::Int, "accepted; every output is a task of its own"),
     Key::new(
         "storage.total_limit_size",
         Type::Str,
-        "most bytes on disk that wait for this output; off for no limit; its part of the whole when it is not set",
-    ),
+        "most bytes on disk that wait for this output; off for no limit",
+    ).otherwise("its part of the whole"),
     Key::new(
         "overflow",
         Type::Str,
@@ -147,7 +147,7 @@ pub const CORE_OUTPUT: &[Key] = &[
     Key::new("net.connect_timeout_log_error", Type::Bool, LATER),
     Key::new("net.source_address", Type::Str, CLIENT),
     Key::new("net.max_worker_connections", Type::Int, LATER),
-    Key::new("net.proxy_env_ignore", Type::Bool, PROXY),
+    Key::new("net.proxy_env_ignore", Type::Bool, PROXY).otherwise("off"),
     Key::new("tls", Type::Bool, CLIENT),
     Key::new("tls.verify", Type::Bool, CLIENT),
     Key::new("tls.verify_hostname", Type::Bool, CLIENT),

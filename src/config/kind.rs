@@ -43,6 +43,8 @@ pub struct Key {
     pub ty: Type,
     /// Shown by `explain` and used by the getters when the key is not set.
     pub default: Option<&'static str>,
+    /// Shown by `explain` alone: what counts when the key is not set and that is no value of it, or depends.
+    pub otherwise: Option<&'static str>,
     /// May be given several times.
     pub multi: bool,
     /// Stands for every key that begins with its name and goes on (`rdkafka.`).
@@ -54,11 +56,15 @@ pub struct Key {
 impl Key {
     /// A key with no default.
     pub const fn new(name: &'static str, ty: Type, help: &'static str) -> Key {
-        Key { name, ty, default: None, multi: false, prefix: false, help }
+        Key { name, ty, default: None, otherwise: None, multi: false, prefix: false, help }
     }
     /// With a default.
     pub const fn default(self, default: &'static str) -> Key {
         Key { default: Some(default), ..self }
+    }
+    /// With words for what counts when it is not set.
+    pub const fn otherwise(self, words: &'static str) -> Key {
+        Key { otherwise: Some(words), ..self }
     }
     /// May be given several times.
     pub const fn multi(self) -> Key {

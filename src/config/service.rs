@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
     Key::new("grace", Type::Time, "how long a drain may take after SIGTERM; -1 for no limit").default("25"),
     Key::new("log_level", Type::Str, "off, error, warn, info, debug or trace; FLB_LOG_LEVEL beats it")
         .default("info"),
-    Key::new("log_file", Type::Str, "where the log goes instead of standard error"),
+    Key::new("log_file", Type::Str, "where the log goes").otherwise("standard error"),
     Key::new("parsers_file", Type::Str, "a file of parsers, from the working or the main file's directory")
         .multi(),
     Key::new("json.escape_unicode", Type::Bool, "write non-ASCII as \\uXXXX in JSON").default("on"),
@@ -85,15 +85,18 @@ pub const KEYS: &[Key] = &[
         "memory.limit",
         Type::Size,
         "bytes for records in the whole process, from 4 MiB (firelane's own)",
-    ),
+    )
+    .otherwise("32 MiB, or 40 % of the cgroup's limit if that is less"),
     Key::new("plugins_file", Type::Str, "passed over: firelane loads no shared objects").multi(),
     Key::new("streams_file", Type::Str, "refused: use a rewrite_tag filter"),
-    Key::new("storage.path", Type::Str, "directory of what inputs with storage.type filesystem keep on disk"),
+    Key::new("storage.path", Type::Str, "directory of what inputs with storage.type filesystem keep on disk")
+        .otherwise("nothing is kept on disk"),
     Key::new(
         "storage.type",
         Type::Str,
         "with storage.inherit on: memory, filesystem or memrb for inputs that say nothing",
-    ),
+    )
+    .otherwise("memory"),
     Key::new("storage.inherit", Type::Bool, "whether storage.type of [SERVICE] counts for inputs")
         .default("off"),
     Key::new(
@@ -144,8 +147,9 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "dead_letter.path",
         Type::Str,
-        "directory for records that could not be delivered or read; dead_letter under storage.path (firelane's own)",
-    ),
+        "directory for records that could not be delivered or read (firelane's own)",
+    )
+    .otherwise("dead_letter under storage.path, if there is one"),
     Key::new(
         "dead_letter.limit",
         Type::Size,

@@ -34,7 +34,7 @@ pub(super) const KIND: InputKind = InputKind {
                 .default("127.0.0.1"),
             Key::new("topics", Type::Str, "topics, with commas; one that begins with ^ is a pattern"),
             Key::new("group_id", Type::Str, "the group that shares the topics").default("fluent-bit"),
-            Key::new("client_id", Type::Str, "our name in the brokers' logs and quotas"),
+            Key::new("client_id", Type::Str, "our name in the brokers' logs and quotas").otherwise("rdkafka"),
             Key::new("format", Type::Str, "none: the payload is text; json: it is parsed").default("none"),
             Key::new("poll_ms", Type::Int, "accepted; messages are taken when they come").default("500"),
             Key::new("poll_timeout_ms", Type::Int, "accepted; messages are taken when they come")

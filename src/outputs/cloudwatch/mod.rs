@@ -54,7 +54,8 @@ pub(super) const LOGS: OutputKind = OutputKind {
                 "log_group_class",
                 Type::Str,
                 "of groups that are created: STANDARD or INFREQUENT_ACCESS",
-            ),
+            )
+            .otherwise("STANDARD"),
         ],
         groups: &[KEYS, NET_OUTPUT, TLS_FILES],
     },

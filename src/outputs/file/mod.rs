@@ -29,7 +29,7 @@ pub(super) const KIND: OutputKind = OutputKind {
         aliases: &[],
         summary: "Append records to files.",
         keys: &[
-            Key::new("path", Type::Str, "directory of the files; the working directory when it is not set"),
+            Key::new("path", Type::Str, "directory of the files").otherwise("the working directory"),
             Key::new(
                 "file",
                 Type::Str,
@@ -41,8 +41,10 @@ pub(super) const KIND: OutputKind = OutputKind {
                 "out_file (TAG: [TIME, {json}]), plain, csv, ltsv, template or msgpack",
             )
             .default("out_file"),
-            Key::new("delimiter", Type::Str, "between fields of csv and ltsv: comma, tab or space"),
-            Key::new("label_delimiter", Type::Str, "between label and value of ltsv: comma, tab or space"),
+            Key::new("delimiter", Type::Str, "between fields of csv and ltsv: comma, tab or space")
+                .otherwise("comma for csv, tab for ltsv"),
+            Key::new("label_delimiter", Type::Str, "between label and value of ltsv: comma, tab or space")
+                .otherwise(":"),
             Key::new("template", Type::Str, "line of format template: text with {time} and {key}")
                 .default("{time} {message}"),
             Key::new("csv_column_names", Type::Bool, "a csv file begins with the names of the columns")

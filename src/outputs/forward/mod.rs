@@ -42,7 +42,8 @@ pub(super) const KIND: OutputKind = OutputKind {
             ),
             Key::new("require_ack_response", Type::Bool, "a record is delivered when the peer has acked it")
                 .default("off"),
-            Key::new("ack_timeout", Type::Time, "how long an ack may take; 190 unless net.io_timeout is set"),
+            Key::new("ack_timeout", Type::Time, "how long an ack may take")
+                .otherwise("190, or net.io_timeout"),
             Key::new("send_options", Type::Bool, "send an option map; acks, gzip and add_option imply it")
                 .default("off"),
             Key::new("add_option", Type::Words(2), "KEY VALUE added to the option map").multi(),

@@ -53,7 +53,7 @@ pub(super) const KIND: OutputKind = OutputKind {
                 "accepted; a full queue holds sources back and nothing is given up for it",
             )
             .default("10"),
-            Key::new("client_id", Type::Str, "our name in the brokers' logs and quotas"),
+            Key::new("client_id", Type::Str, "our name in the brokers' logs and quotas").otherwise("rdkafka"),
             Key::new("group_id", Type::Str, "accepted; it concerns consumers"),
             Key::new("gelf_timestamp_key", Type::Str, "format gelf: field with the time")
                 .default("timestamp"),
