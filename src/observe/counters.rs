@@ -100,6 +100,8 @@ pub struct Pipeline {
     pub broken_connections: AtomicU64,
     /// Frames whose connection ended before they were whole: what was in them counts only if it is sent again.
     pub cut_frames: AtomicU64,
+    /// Frames with options that cannot be used (not a map, a chunk id that is no string): their records were taken.
+    pub odd_options: AtomicU64,
     /// Connections accepted.
     pub connections: AtomicU64,
     /// Chunks that came again while the first copy was inside, or after its ack was not heard: acked with it, not taken
@@ -128,6 +130,8 @@ pub struct Output {
     pub retries: AtomicU64,
     /// Attempts that the destination put off (it throttles): no failures.
     pub throttled: AtomicU64,
+    /// Keys that were no UTF-8 and were written as JSON with U+FFFD; those of a batch that is written again once more.
+    pub replaced_keys: AtomicU64,
 }
 
 impl Output {
@@ -225,7 +229,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} cut_frames={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} cut_frames={} odd_options={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -237,6 +241,7 @@ impl fmt::Display for Totals {
             p.connections.load(Relaxed),
             p.broken_connections.load(Relaxed),
             p.cut_frames.load(Relaxed),
+            p.odd_options.load(Relaxed),
             p.repeated_chunks.load(Relaxed),
             p.orphaned.load(Relaxed),
             self.letters.written.load(Relaxed),
@@ -262,10 +267,11 @@ impl fmt::Display for Totals {
             }
             write!(
                 f,
-                " held={} retries={} throttled={}",
+                " held={} retries={} throttled={} replaced_keys={}",
                 o.held.load(Relaxed),
                 o.retries.load(Relaxed),
-                o.throttled.load(Relaxed)
+                o.throttled.load(Relaxed),
+                o.replaced_keys.load(Relaxed)
             )?;
         }
         for (name, c) in &self.filters {

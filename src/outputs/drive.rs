@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::batch::{Cursor, Text};
+use super::count_replaced_keys;
 use super::format::Formatter;
 use super::retry::RetryPolicy;
 use crate::rt::{Delivery, Receiver};
@@ -139,6 +140,7 @@ pub(super) async fn run<S: Sink>(
                 cursor = Some(c);
             }
         }
+        count_replaced_keys(&queue);
         let now = Instant::now();
         let just_closed = !std::mem::replace(&mut closing, queue.closed()) && closing;
         let pending = !collecting.is_empty() || !collected.is_empty();

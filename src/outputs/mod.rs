@@ -8,10 +8,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::config::{Diagnostics, PluginInfo, Settings};
 use crate::rt::Receiver;
+use crate::wire::json;
 pub use retry::RetryPolicy;
 
 mod batch;
@@ -70,6 +72,14 @@ pub fn find(name: &str) -> Option<&'static OutputKind> {
     KINDS.iter().copied().find(|k| {
         k.info.name.eq_ignore_ascii_case(name) || k.info.aliases.iter().any(|a| a.eq_ignore_ascii_case(name))
     })
+}
+
+/// Counts the keys that were no UTF-8 in what this thread has just written as JSON, and says so the first time.
+fn count_replaced_keys(queue: &Receiver) {
+    let keys = json::take_replaced_keys();
+    if keys > 0 && queue.counters().replaced_keys.fetch_add(keys, Relaxed) == 0 {
+        tracing::warn!(output = %queue.label(), keys, "keys that are no UTF-8 are written with U+FFFD in JSON; how many there are is counted in replaced_keys");
+    }
 }
 
 /// Whether an output ever gives a batch up because it failed. Those that write on this machine do not: their disk is

@@ -42,6 +42,8 @@ pub enum BadEntry {
     Shape,
     /// The time is of no known form.
     Time,
+    /// What stands beside the time is not a map.
+    Metadata,
     /// The record is not a map.
     NotAMap,
     /// Deeper than [`MAX_DEPTH`].
@@ -54,6 +56,7 @@ impl BadEntry {
         match self {
             BadEntry::Shape => "entry is not [time, record]",
             BadEntry::Time => "time is neither an EventTime nor a number of seconds",
+            BadEntry::Metadata => "metadata is not a map",
             BadEntry::NotAMap => "record is not a map",
             BadEntry::TooDeep => "record is nested deeper than 32 levels",
         }
@@ -132,6 +135,9 @@ fn read_slowly(buf: &[u8], pos: usize) -> Result<Result<Entry, (BadEntry, usize)
     if let Some((Value::Array { count: 2, at: inner }, _)) = msgpack::read(buf, at) {
         let Some((time, meta)) = time(buf, inner) else { return Ok(Err((BadEntry::Time, end))) };
         let meta_end = msgpack::skip(buf, meta)?;
+        if !matches!(buf.get(meta), Some(0x80..=0x8f | 0xde | 0xdf)) {
+            return Ok(Err((BadEntry::Metadata, end)));
+        }
         return record(buf, meta_end, time, Some(meta..meta_end));
     }
     match time(buf, at) {
@@ -194,6 +200,7 @@ mod tests {
     fn a_bad_entry_says_where_it_ends() {
         assert_eq!(read(&[0x92, 0x05, 0xa1, b'x', 0x00], 0), Ok(Err((BadEntry::NotAMap, 4))));
         assert_eq!(read(&[0x92, 0xa1, b'x', 0x80], 0), Ok(Err((BadEntry::Time, 4))));
+        assert_eq!(read(&[0x92, 0x92, 0x05, 0xa1, b'm', 0x80], 0), Ok(Err((BadEntry::Metadata, 6))));
         assert_eq!(read(&[0x05], 0), Ok(Err((BadEntry::Shape, 1))));
         assert_eq!(read(&[0x92, 0x05], 0), Err(Broken::Short));
     }

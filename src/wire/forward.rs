@@ -94,6 +94,8 @@ pub struct Frame {
     pub metadata: Option<Range<usize>>,
     /// `fluent_signal`: 0 logs, 1 metrics, 2 traces.
     pub signal: u64,
+    /// What is wrong with the options, for the log. Only what was meant by them is missing: the records are good.
+    pub odd: Option<&'static str>,
     /// Where the frame ends.
     pub end: usize,
 }
@@ -196,6 +198,7 @@ fn message(buf: &[u8]) -> Option<Frame> {
         compressed: Compressed::No,
         metadata: None,
         signal: 0,
+        odd: None,
         end,
     };
     if elements == 4 {
@@ -236,6 +239,7 @@ fn parts(buf: &[u8]) -> Next {
         compressed: Compressed::No,
         metadata: None,
         signal: 0,
+        odd: None,
         end,
     };
     let Some((value, after)) = msgpack::read(buf, second) else { return bad("no second element", None) };
@@ -275,9 +279,16 @@ fn parts(buf: &[u8]) -> Next {
     Next::Frame(frame)
 }
 
-/// Reads the option map at `pos`; nil and other types count as no options, unknown keys are passed over.
+/// Reads the option map at `pos`; nil counts as none, unknown keys are passed over.
 fn options(buf: &[u8], pos: usize, frame: &mut Frame) {
-    let Some((Value::Map { count, at }, _)) = msgpack::read(buf, pos) else { return };
+    let (count, at) = match msgpack::read(buf, pos) {
+        Some((Value::Map { count, at }, _)) => (count, at),
+        Some((Value::Nil, _)) | None => return,
+        Some(_) => {
+            frame.odd = Some("the options are not a map: a chunk id in them is not seen");
+            return;
+        }
+    };
     let mut pos = at;
     for _ in 0..count {
         let Ok(value_at) = msgpack::skip(buf, pos) else { return };
@@ -286,6 +297,8 @@ fn options(buf: &[u8], pos: usize, frame: &mut Frame) {
         let value = buf.get(value_at..end).and_then(msgpack::value);
         match (key, value) {
             (b"chunk", Some(Value::Str(_) | Value::Bin(_))) => frame.chunk = Some(value_at..end),
+            (b"chunk" | b"metadata", Some(Value::Nil)) => {}
+            (b"chunk", _) => frame.odd = Some("the chunk id is not a string: it is not acknowledged"),
             (b"compressed", Some(Value::Str(kind) | Value::Bin(kind))) => {
                 frame.compressed = match kind {
                     b"text" | b"" => Compressed::No,
@@ -295,6 +308,7 @@ fn options(buf: &[u8], pos: usize, frame: &mut Frame) {
                 }
             }
             (b"metadata", Some(Value::Map { .. })) => frame.metadata = Some(value_at..end),
+            (b"metadata", _) => frame.odd = Some("the metadata is not a map"),
             (b"fluent_signal", Some(Value::UInt(signal))) => frame.signal = signal,
             _ => {}
         }
@@ -413,6 +427,16 @@ mod tests {
     fn a_nil_option_and_unknown_options_are_passed_over() {
         assert_eq!(frame(b"\x93\xa1t\x90\xc0").chunk, None);
         assert_eq!(frame(b"\x93\xa1t\x90\x81\x01\x02").chunk, None);
+    }
+
+    #[test]
+    fn options_that_cannot_be_used_are_named_and_the_records_are_taken() {
+        let odd = |options: &[u8]| frame(&[b"\x93\xa1t\x91\x92\x05\x80", options].concat()).odd.is_some();
+        assert!(odd(b"\xa1x"));
+        assert!(odd(b"\x81\xa5chunk\x07"));
+        assert!(odd(b"\x81\xa8metadata\xc3"));
+        assert!(!odd(b"\xc0"));
+        assert!(!odd(b"\x81\xa5chunk\xa1c"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod escape;
 pub mod mask;
 mod unique;
 
+use std::cell::Cell;
+
 use escape::{Block, gathered};
 use unique::Seen;
 
@@ -19,6 +21,17 @@ use super::msgpack::{self, Value};
 
 /// Values nested deeper are written as `null`. Records are refused long before (`entry::MAX_DEPTH`).
 const MAX_DEPTH: usize = 64;
+
+thread_local! {
+    static REPLACED_KEYS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many keys this thread has written with U+FFFD, because they were no UTF-8, since it was asked last: two such keys
+/// of one record may have become one. Beside the results, not in them: almost no record has one, and then nothing but a
+/// flag is looked at for each. Ask on the thread that wrote, before anything is awaited.
+pub fn take_replaced_keys() -> u64 {
+    REPLACED_KEYS.take()
+}
 
 /// How JSON is written.
 #[derive(Clone, Copy, Debug)]
@@ -74,26 +87,23 @@ impl Json {
         pos: usize,
     ) -> (usize, usize) {
         let start = out.len();
-        let written = gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
-            let mut writer = Writer { buf, first, exact: false, repeated: false, block };
-            let end = writer.value(pos, 0);
-            (!writer.repeated).then(|| {
-                writer.block.flush();
-                (end, writer.block.added())
-            })
+        let mut written = gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
+            Writer { buf, first, exact: false, repeated: false, block }.run(pos)
         });
-        if let Some(written) = written {
-            return written;
+        if written.is_none() {
+            // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
+            // repeated keys on every level of a deep record cannot double the work level by level.
+            out.truncate(start);
+            written = gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
+                Writer { buf, first, exact: true, repeated: false, block }.run(pos)
+            });
         }
-        // Rare: begin again and look for repeated keys before each map. Never more than once a record, so that
-        // repeated keys on every level of a deep record cannot double the work level by level.
-        out.truncate(start);
-        gathered(out, self.escape_unicode, |block: Block<'_, INSIDE>| {
-            let mut writer = Writer { buf, first, exact: true, repeated: false, block };
-            let end = writer.value(pos, 0);
-            writer.block.flush();
-            (end, writer.block.added())
-        })
+        // An exact writer finds no key repeated.
+        let Written { end, added, replaced } = written.unwrap_or_default();
+        if replaced {
+            count_replaced_keys(buf, pos);
+        }
+        (end, added)
     }
 
     /// Appends `text` as a JSON string with its quotes.
@@ -103,6 +113,51 @@ impl Json {
             block.flush();
         });
     }
+}
+
+/// Adds the keys of the value at `pos` that are no UTF-8 to those that were replaced.
+#[cold]
+fn count_replaced_keys(buf: &[u8], pos: usize) {
+    // Pairs and elements still to come, level by level; a map's keys are at even numbers of what is left of it.
+    let mut open: Vec<(usize, bool)> = vec![(1, false)];
+    let (mut pos, mut found) = (pos, 0);
+    while let Some((left, is_map)) = open.last_mut() {
+        if *left == 0 {
+            open.pop();
+            continue;
+        }
+        let is_key = *is_map && left.is_multiple_of(2);
+        *left -= 1;
+        let Some((value, end)) = msgpack::read(buf, pos) else { break };
+        pos = end;
+        match value {
+            Value::Str(text) | Value::Bin(text) if is_key => {
+                found += u64::from(std::str::from_utf8(text).is_err());
+            }
+            Value::Array { .. } | Value::Map { .. } if open.len() > MAX_DEPTH => break,
+            Value::Array { count, at } => {
+                pos = at;
+                open.push((count, false));
+            }
+            Value::Map { count, at } => {
+                pos = at;
+                open.push((count.saturating_mul(2), true));
+            }
+            _ => {}
+        }
+    }
+    REPLACED_KEYS.set(REPLACED_KEYS.get() + found);
+}
+
+/// What a pass over a value gave.
+#[derive(Default)]
+struct Written {
+    /// Where the value ends.
+    end: usize,
+    /// Bytes that are there only because it stands in a string.
+    added: usize,
+    /// Something was no UTF-8.
+    replaced: bool,
 }
 
 struct Writer<'a, 'o, const INSIDE: bool> {
@@ -117,6 +172,17 @@ struct Writer<'a, 'o, const INSIDE: bool> {
 }
 
 impl<const INSIDE: bool> Writer<'_, '_, INSIDE> {
+    /// Writes the value at `pos`; `None` when a key may be repeated.
+    #[inline]
+    fn run(mut self, pos: usize) -> Option<Written> {
+        let end = self.value(pos, 0);
+        if self.repeated {
+            return None;
+        }
+        self.block.flush();
+        Some(Written { end, added: self.block.added(), replaced: self.block.replaced() })
+    }
+
     fn value(&mut self, pos: usize, depth: usize) -> usize {
         // The bulk of all values: strings with one or two bytes of header.
         let buf = self.buf;

@@ -171,13 +171,40 @@ fn text_that_is_no_utf_8_is_replaced_in_keys_and_values() {
     let mut client = router.unix();
     let record = map(&[(b"k\xff", b"v\xc3("), (b"log", b"a\xffb \xe4\xb8 c")]);
     client.send(&[&[0x93][..], &text(b"t"), &time(1), &record].concat());
-    client.send(&[&[0x93][..], &text(b"t\xff"), &time(1), &map(&[(b"log", b"bad tag")])].concat());
+    // A value that is no UTF-8 is no matter for the counter: only keys can become one.
+    client.send(&[&[0x93][..], &text(b"t\xff"), &time(1), &map(&[(b"log", b"bad tag \xff")])].concat());
     router.logs("out.log", 2);
     let text = std::fs::read_to_string(router.path("out.log")).unwrap();
     let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(first, serde_json::json!({"k\u{fffd}": "v\u{fffd}(", "log": "a\u{fffd}b \u{fffd} c"}));
     let ended = router.stop();
     assert_eq!((ended.code, ended.ledger.get("refused")), (Some(0), 0));
+    assert_eq!(ended.ledger.output("file.0", "replaced_keys"), 1, "{}", ended.messages);
+    assert!(ended.messages.contains("keys that are no UTF-8"), "{}", ended.messages);
+}
+
+#[test]
+fn options_that_cannot_be_used_are_counted_and_the_records_are_taken() {
+    let router = Router::start(TO_FILE);
+    let mut client = router.unix();
+    let whole = message("t", "no map");
+    // A text where the empty map of options is.
+    client.send(&[&whole[..whole.len() - 1], b"\xa1x"].concat());
+    let entries = [&[0x93][..], &text(b"t"), &[0x91], &entry("a number as its chunk id")].concat();
+    client.send(&[&entries[..], b"\x81\xa5chunk\x07"].concat());
+    router.logs("out.log", 2);
+    let ended = router.stop();
+    assert_eq!((ended.code, ended.ledger.get("odd_options"), ended.ledger.get("refused")), (Some(0), 2, 0));
+    assert_eq!(ended.messages.matches("a frame's options cannot be used").count(), 2, "{}", ended.messages);
+}
+
+#[test]
+fn metadata_that_is_no_map_is_refused_with_its_record_alone() {
+    let bad = [&[0x92, 0x92][..], &time(1), &text(b"m"), &map(&[(b"log", b"x")])].concat();
+    let body = [&entry("good")[..], &bad, &entry("good too")].concat();
+    let ended = refused(&packed("t", &body, &[0x80]), 1);
+    // Three on this connection, and what the others of `wrong` send.
+    assert_eq!((ended.ledger.get("received"), ended.logs("out.log").len()), (3 + 3, 2 + 3));
 }
 
 #[test]

@@ -383,6 +383,10 @@ impl Connection {
                     frames::bad(self.intake.as_mut(), &self.settings, label, peer, reason, &bytes);
                 }
                 Ok(Next::Frame(frame)) => {
+                    if let Some(odd) = frame.odd {
+                        self.cx.totals.pipeline.odd_options.fetch_add(1, Relaxed);
+                        tracing::warn!(input = %self.cx.label, peer = %self.conn.peer(), "a frame's options cannot be used: {odd}; its records are taken");
+                    }
                     let chunk = frame.chunk.clone().and_then(|c| self.buf.get(c)).map(ack);
                     let bytes = self.buf.split_to(frame.end);
                     if let Some(ack) = chunk

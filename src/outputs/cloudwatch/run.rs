@@ -18,8 +18,8 @@ use super::names::Name;
 use super::streams::{StreamId, Streams};
 use super::window::Window;
 use crate::observe::counters::Drop as DropReason;
-use crate::outputs::RetryPolicy;
 use crate::outputs::parcels::{ParcelId, Parcels, Settled};
+use crate::outputs::{RetryPolicy, count_replaced_keys};
 use crate::record::{Chunk, Record, Scratch};
 use crate::rt::{Delivery, Receiver};
 use crate::wire::msgpack;
@@ -133,6 +133,7 @@ impl Runner {
                     break;
                 }
             }
+            count_replaced_keys(&queue);
             for settled in std::mem::take(&mut self.settled) {
                 settled.settle().await;
             }

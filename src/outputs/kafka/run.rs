@@ -19,8 +19,8 @@ use super::reports::{Failure, opaque};
 use super::sheets::{Key, Letters, Sheets, Slip};
 use crate::net::kafka::{Trouble, cause};
 use crate::observe::counters::Drop as DropReason;
-use crate::outputs::RetryPolicy;
 use crate::outputs::parcels::ParcelId;
+use crate::outputs::{RetryPolicy, count_replaced_keys};
 use crate::record::{Chunk, Time};
 use crate::rt::{Delivery, Receiver};
 
@@ -143,8 +143,10 @@ impl Runner {
             {
                 self.take(delivery);
                 self.flow();
+                count_replaced_keys(&queue);
                 tokio::task::yield_now().await;
             }
+            count_replaced_keys(&queue);
             self.settle().await;
             if ended && self.sheets.is_empty() {
                 break;

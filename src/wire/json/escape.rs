@@ -83,6 +83,8 @@ pub(super) struct Block<'o, const INSIDE: bool> {
     escape_unicode: bool,
     /// Backslashes that are there only because it stands in a string.
     added: usize,
+    /// Something that was no UTF-8 was written as U+FFFD.
+    replaced: bool,
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -141,12 +143,17 @@ pub(super) fn gathered<R, const INSIDE: bool>(
 
 impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
     fn new(out: &'o mut Vec<u8>, bytes: &'o mut [u8; BLOCK], escape_unicode: bool) -> Self {
-        Block { out, bytes, len: 0, escape_unicode, added: 0 }
+        Block { out, bytes, len: 0, escape_unicode, added: 0, replaced: false }
     }
 
     /// Backslashes that are there only because what was written stands in a string.
     pub(super) fn added(&self) -> usize {
         self.added
+    }
+
+    /// Whether something was no UTF-8.
+    pub(super) fn replaced(&self) -> bool {
+        self.replaced
     }
 
     /// The escape of a byte, its length in the last place.
@@ -321,6 +328,8 @@ impl<'o, const INSIDE: bool> Block<'o, INSIDE> {
         {
             self.room(16);
             let (c, len) = decode(rest);
+            // Only what is no UTF-8, and U+FFFD itself, which then counts for nothing.
+            self.replaced |= c == char::REPLACEMENT_CHARACTER;
             at += len;
             if !self.escape_unicode {
                 let mut utf8 = [0; 4];

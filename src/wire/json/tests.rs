@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value as Model;
 
-use super::{First, Json};
+use super::{First, Json, take_replaced_keys};
 use crate::wire::msgpack::{self as mp, Value};
 
 fn json(bytes: &[u8]) -> String {
@@ -35,6 +35,19 @@ fn control_characters_quotes_and_unicode_are_escaped() {
 fn what_is_no_utf8_becomes_one_replacement_for_each_maximal_subpart() {
     let bytes = b"a\xff\xc3(\xe2\x82\xf0\x9f\x98z\xed\xa0\x80q\xc0\x80\xf4\x90\x80\x80!\xe2";
     assert_eq!(raw(&text(bytes)), format!("\"{}\"", String::from_utf8_lossy(bytes)));
+}
+
+#[test]
+fn keys_that_are_no_utf8_are_counted_wherever_they_stand_and_values_are_not() {
+    assert_eq!(take_replaced_keys(), 0);
+    json(&text(b"\xff"));
+    // {"a": BAD, BAD: [{BAD: 1, "b": {"c": BAD}}], "\u{fffd}": 2}
+    let map = b"\x83\xa1a\xa1\xff\xa1\xff\x91\x82\xa2x\xc3\x01\xa1b\x81\xa1c\xa1\xff\xa3\xef\xbf\xbd\x02";
+    json(map);
+    assert_eq!(take_replaced_keys(), 2);
+    let mut inside = Vec::new();
+    Json { escape_unicode: true }.write_inside(&mut inside, map, 0);
+    assert_eq!((take_replaced_keys(), take_replaced_keys()), (2, 0));
 }
 
 #[test]
