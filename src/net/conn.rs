@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,6 +87,63 @@ impl Conn {
         }
     }
 
+    /// Waits until [`Conn::try_write`] may get on.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn writable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(s) => s.writable().await,
+            Stream::Unix(s) => s.writable().await,
+            Stream::Tls(s) => s.get_ref().0.writable().await,
+        }
+    }
+
+    /// Writes what is taken of `bytes` at once, in one write; `WouldBlock` when that is nothing. What TLS has taken may wait
+    /// for the socket: [`Conn::has_unsent`].
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = match &mut self.stream {
+            Stream::Tcp(s) => return s.try_write(bytes),
+            Stream::Unix(s) => return s.try_write(bytes),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(&mut Context::from_waker(Waker::noop()), bytes),
+        };
+        match taken {
+            Poll::Ready(taken) => {
+                let taken = taken?;
+                self.try_send()?;
+                Ok(taken)
+            }
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Whether bytes that were taken wait for the socket.
+    pub fn has_unsent(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(s) => s.get_ref().1.wants_write(),
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+        }
+    }
+
+    /// Sends of what waits for the socket as much as it takes.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_send(&mut self) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tls(s) => {
+                match Pin::new(s.as_mut()).poll_flush(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(sent) => sent,
+                    Poll::Pending => Ok(()),
+                }
+            }
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+        }
+    }
+
     /// Writes everything in as few writes as the socket takes.
     ///
     /// # Errors
@@ -145,12 +202,26 @@ impl Conn {
                 if matches!(stream.peek(&mut probe).await, Ok(0) | Err(_)) {
                     return Ok(None);
                 }
-                let stream = tls.accept(stream).await.map_err(|e| format!("TLS handshake failed: {e}"))?;
+                let stream = tls.accept(stream).await.map_err(|e| refusal(&e))?;
                 Ok(Some(Conn { stream: Stream::Tls(Box::new(stream)), peer: self.peer }))
             }
             stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(Some(Conn { stream, peer: self.peer })),
         }
     }
+}
+
+/// Why a client's handshake came to nothing, in words that it can act on.
+fn refusal(e: &io::Error) -> String {
+    let text = e.to_string();
+    if e.kind() == io::ErrorKind::UnexpectedEof {
+        return "TLS handshake failed: the client left in the midst of it".to_owned();
+    }
+    if text.contains("UnsupportedCertVersion") {
+        return "TLS handshake failed: the client's certificate is of X.509 version 1, which is not taken; one with extensions \
+                (openssl x509 -req -extfile FILE) is of version 3"
+            .to_owned();
+    }
+    format!("TLS handshake failed: {text}")
 }
 
 /// See [`Conn::hang_up`].
@@ -218,7 +289,7 @@ impl AsyncWrite for Conn {
 /// would be followed by one that finds nothing.
 fn try_read<S: AsyncRead + Unpin>(stream: &mut S, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
     // The waker is idle: `readable` is what waits, on the socket itself.
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     match pin!(stream.read_buf(&mut buf.limit(most))).poll(&mut cx) {
         Poll::Ready(Ok(n)) => Ok(n),
         // A peer that closes without close_notify has closed all the same.

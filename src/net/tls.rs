@@ -62,9 +62,12 @@ impl ServerTls {
         } else {
             builder.with_no_client_auth()
         };
-        let config = builder
+        let mut config = builder
             .with_single_cert(chain, key_der)
             .map_err(|e| format!("{cert} and {key} do not work together: {e}"))?;
+        // A client that only writes never reads its tickets. Closing with unread bytes, its kernel resets the connection and
+        // throws away what it has not sent yet: records that nobody here could know of.
+        config.send_tls13_tickets = 0;
         Ok(ServerTls(TlsAcceptor::from(Arc::new(config))))
     }
 
@@ -122,7 +125,7 @@ mod tests {
     use crate::net::test_certs::{CA, CLIENT, CLIENT_KEY, SERVER, SERVER_KEY};
     use crate::net::{Conn, Listener};
     use bytes::BytesMut;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Dir(tempfile::TempDir);
 
@@ -212,6 +215,48 @@ mod tests {
         let tls = ServerTls::new(&files).unwrap();
         assert_eq!(talk(&tls, true).await, Ok(100_000));
         assert!(talk(&tls, false).await.unwrap_err().contains("TLS handshake failed"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_only_writes_has_nothing_to_read_and_what_a_socket_does_not_take_at_once_is_sent_later()
+     {
+        let dir = Dir::new();
+        let (cert, key) = (dir.file("crt", SERVER), dir.file("key", SERVER_KEY));
+        let files = TlsFiles { cert: Some(&cert), key: Some(&key), ..TlsFiles::default() };
+        let tls = ServerTls::new(&files).unwrap();
+        let listener = Listener::tcp("127.0.0.1", 0).await.unwrap();
+        let tcp = TcpStream::connect(listener.name()).await.unwrap();
+        let accepting = async { listener.accept().await.unwrap().accept_tls(&tls).await };
+        let connecting = client(false);
+        let connecting = connecting.connect("localhost".try_into().unwrap(), tcp);
+        let (conn, stream) = tokio::join!(accepting, connecting);
+        let (mut conn, mut stream) = (conn.unwrap().unwrap(), stream.unwrap());
+
+        // More than all the buffers between the two hold.
+        let all: Vec<u8> = (0..20_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut sent = 0;
+        while let Ok(n) = conn.try_write(&all[sent..]) {
+            sent += n;
+        }
+        assert!(sent < all.len() && conn.has_unsent(), "{sent}");
+        let sending = async {
+            while sent < all.len() || conn.has_unsent() {
+                conn.writable().await.unwrap();
+                conn.try_send().unwrap();
+                match conn.try_write(&all[sent..]) {
+                    Ok(n) => sent += n,
+                    Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+                }
+            }
+        };
+        let mut got = vec![0; all.len()];
+        let (_, read) = tokio::join!(sending, stream.read_exact(&mut got));
+        read.unwrap();
+        assert!(got == all);
+        // They would have come before the first byte.
+        let session = stream.get_ref().1;
+        assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(session.tls13_tickets_received(), 0);
     }
 
     #[test]

@@ -78,9 +78,11 @@ impl Server {
         msgpack::write_str(&mut out, b"HELO");
         msgpack::write_map(&mut out, 3);
         msgpack::write_str(&mut out, b"nonce");
-        msgpack::write_str(&mut out, self.nonce.as_bytes());
+        // As fluentd, not as Fluent Bit: fluent-forward-go takes nothing but bin, and Node's fluent-logger hashes a password
+        // only if the salt is one. Whoever reads text has it, too: the bytes are printable.
+        msgpack::write_bin(&mut out, self.nonce.as_bytes());
         msgpack::write_str(&mut out, b"auth");
-        msgpack::write_str(&mut out, self.salt.as_bytes());
+        msgpack::write_bin(&mut out, self.salt.as_bytes());
         msgpack::write_str(&mut out, b"keepalive");
         msgpack::write_bool(&mut out, true);
         out
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn the_helo_carries_nonce_and_salt() {
         let helo =
-            b"\x92\xa4HELO\x83\xa5nonce\xb0nonce-nonce-1234\xa4auth\xb0salt-salt-salt-1\xa9keepalive\xc3";
+            b"\x92\xa4HELO\x83\xa5nonce\xc4\x10nonce-nonce-1234\xa4auth\xc4\x10salt-salt-salt-1\xa9keepalive\xc3";
         assert_eq!(server(&[]).helo(), helo);
     }
 

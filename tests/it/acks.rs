@@ -85,3 +85,33 @@ fn an_ack_waits_for_every_output() {
     );
     assert_eq!(ended.code, Some(0));
 }
+
+#[test]
+fn a_client_that_writes_all_it_has_before_it_reads_an_ack_is_read_to_the_end() {
+    let router = Router::start(TO_FILE);
+    let mut client = router.unix();
+    // A unix socket holds less than three hundred acks that nobody reads.
+    let count = 20_000;
+    for i in 0..count {
+        client.send(&message_to_ack("t", &format!("line {i}"), &i.to_string()));
+    }
+    for i in 0..count {
+        client.expect(&ack(&i.to_string()));
+    }
+    let ended = router.stop();
+    let lines: Vec<String> = (0..count).map(|i| format!("line {i}")).collect();
+    assert_eq!((ended.code, ended.logs("out.log") == lines), (Some(0), true));
+}
+
+#[test]
+fn a_client_that_never_takes_its_acks_is_left_at_the_stop_with_a_word() {
+    let router = Router::start(TO_FILE);
+    let mut client = router.unix();
+    for i in 0..1_000 {
+        client.send(&message_to_ack("t", "x", &i.to_string()));
+    }
+    router.logs("out.log", 1_000);
+    let ended = router.stop();
+    assert!(ended.messages.contains("the client does not take its acks"), "{}", ended.messages);
+    assert_eq!((ended.code, ended.logs("out.log").len()), (Some(0), 1_000));
+}

@@ -31,8 +31,15 @@ pub(super) const READ: usize = 64 * 1024;
 const QUIET: Duration = Duration::from_millis(200);
 /// A rest of a read up to this size is moved to a buffer of its own size.
 const SMALL: usize = 8 * 1024;
-/// Chunks whose acks are due on one connection; beyond it no more is read until some are written.
+/// Flushes whose verdicts are awaited on one connection; beyond it no more is read until some have theirs.
 const MAX_DUE: usize = 4096;
+/// Bytes of acks that the client has not taken; beyond it no more is read until it takes some. Clients write all they have
+/// before they read their acks: of small chunks that can be tens of thousands.
+const MAX_UNWRITTEN: usize = 1 << 20;
+/// What an ack takes besides its bytes.
+const OVERHEAD: usize = 64;
+/// When nothing more is read, a client has this long to take acks, each time that it takes none.
+const TAKING: Duration = Duration::from_secs(5);
 /// How long the right to pass the budget is kept while what was read with it waits for an output.
 const PASSED: Duration = Duration::from_millis(100);
 /// A frame whose client is quiet within it this long gives up its memory, by closing its connection, if others wait for it.
@@ -59,6 +66,15 @@ impl Due {
             Wait::Repeat(repeat) => repeat.verdict(),
         }
     }
+}
+
+/// An ack that the socket has not taken, or not all of it.
+struct Unwritten {
+    bytes: Vec<u8>,
+    /// Bytes that are written.
+    at: usize,
+    /// With the last ack of a flush.
+    claims: Vec<Claim>,
 }
 
 /// Of the frames that are collected for one flush.
@@ -102,6 +118,10 @@ pub(super) struct Connection {
     /// Bytes of the frame at hand that must be there before another look.
     need: usize,
     due: VecDeque<Due>,
+    /// Acks of what is settled, in order.
+    unwritten: VecDeque<Unwritten>,
+    /// What they take of the budget.
+    unwritten_charge: Charge,
     sender: Sender,
     /// The turn of the last read, kept while the rest of its frame is coming.
     turn: Option<OwnedSemaphorePermit>,
@@ -119,6 +139,8 @@ impl Connection {
             oversize: None,
             need: 1,
             due: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            unwritten_charge: cx.budget.take(0),
             sender,
             turn: None,
             cx,
@@ -183,10 +205,10 @@ impl Connection {
     /// Acks that are still due when nothing more is read. Those that nobody can hear are awaited as well: a client that
     /// sends the chunk again on another connection gets its answer there. The pipeline's deadline bounds the wait.
     async fn last_acks(&mut self, mut may_write: bool) {
-        while !self.due.is_empty() {
+        loop {
             let settled = Arc::clone(&self.settled);
             let wake = settled.notified();
-            if may_write && self.write_acks().await.is_err() {
+            if may_write && self.write_acks().is_err() {
                 may_write = false;
                 // Who still listens must learn that no more acks come.
                 self.conn.close();
@@ -194,15 +216,36 @@ impl Connection {
             if !may_write {
                 self.settle_unwritten();
             }
-            if !self.due.is_empty() {
-                wake.await;
+            let unsent = may_write && self.has_unwritten();
+            if self.due.is_empty() && !unsent {
+                return;
+            }
+            tokio::select! {
+                () = wake, if !self.due.is_empty() => {}
+                // An error shows at the next write.
+                _ = self.conn.writable(), if unsent => {}
+                () = tokio::time::sleep(TAKING), if unsent => {
+                    let acks = self.unwritten.len();
+                    tracing::warn!(input = %self.cx.label, peer = %self.conn.peer(), acks, "the client does not take its acks: the connection is closed, and what they are for comes once more if it sends it again");
+                    may_write = false;
+                    self.conn.close();
+                }
             }
         }
+    }
+
+    /// Whether something is to be written as soon as the socket takes it.
+    fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty() || self.conn.has_unsent()
     }
 
     /// Verdicts of what nobody hears about on this connection any more.
     fn settle_unwritten(&mut self) {
         let sender = &mut self.sender;
+        for ack in self.unwritten.drain(..) {
+            sender.delivered(ack.claims, false);
+        }
+        self.unwritten_charge.shrink_to(0);
         self.due.retain_mut(|due| match (due.verdict(), &mut due.wait) {
             (Verdict::Pending, _) => true,
             (Verdict::Delivered, Wait::Own(_, claims)) => {
@@ -220,11 +263,7 @@ impl Connection {
         // Set once the peer's writes fail: what is left in the socket is read to its end.
         let mut reading_ends = false;
         loop {
-            if self.due.front().is_some_and(|due| due.verdict() != Verdict::Pending) {
-                // The client may be slow to take its acks: others do not wait for that.
-                self.turn = None;
-            }
-            if let Err(end) = self.write_acks().await {
+            if let Err(end) = self.write_acks() {
                 return end;
             }
             let deadline = self.intake.deadline();
@@ -240,7 +279,13 @@ impl Connection {
                     _ => std::future::pending().await,
                 }
             };
-            let may_read = self.due.len() < MAX_DUE;
+            // A client may write on while it does not read: its acks wait for it.
+            let has_unwritten = self.has_unwritten();
+            let may_read = self.due.len() < MAX_DUE && self.unwritten_charge.bytes() < MAX_UNWRITTEN as u64;
+            if !may_read {
+                // Others do not wait for a client that is slow to take its acks.
+                self.turn = None;
+            }
             let stalled = async {
                 match self.buf.is_empty() {
                     false => tokio::time::sleep(STALLED).await,
@@ -259,6 +304,11 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = self.settled.notified(), if !self.due.is_empty() => {}
+                taken = self.conn.writable(), if has_unwritten => {
+                    if let Err(e) = taken {
+                        return End::Io(e);
+                    }
+                }
                 at = stop.draining(), if last_call.is_none() => last_call = Some(at),
                 () = expire => self.intake.expire().await,
                 () = cut => {
@@ -467,31 +517,52 @@ impl Connection {
             let Wanted { acks, claims } = std::mem::take(wanted);
             self.due.push_back(Due { wait: Wait::Own(wait, claims), acks });
         }
-        self.write_acks().await
+        self.write_acks()
     }
 
-    /// Writes the acks of the longest settled prefix: in order, one write each (Fluent Bit reads one object from one
-    /// bounded read).
-    async fn write_acks(&mut self) -> Result<(), End> {
-        while let Some(first) = self.due.front() {
-            match first.verdict() {
-                Verdict::Pending => return Ok(()),
-                Verdict::Failed => return Err(End::AckFailed),
-                Verdict::Delivered => {}
-            }
-            let Some(due) = self.due.pop_front() else { return Ok(()) };
-            let mut written = Ok(());
-            for bytes in due.acks {
-                written = self.conn.write_all(&bytes).await;
-                if written.is_err() {
-                    break;
+    /// Writes the acks of the longest settled prefix, as far as the socket takes them: in order, one write each (Fluent Bit
+    /// reads one object from one bounded read).
+    fn write_acks(&mut self) -> Result<(), End> {
+        self.conn.try_send().map_err(End::Io)?;
+        loop {
+            while let Some(ack) = self.unwritten.front_mut() {
+                match self.conn.try_write(ack.bytes.get(ack.at..).unwrap_or_default()) {
+                    Ok(n) => ack.at += n,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                    Err(e) => return Err(End::Io(e)),
+                }
+                if ack.at >= ack.bytes.len()
+                    && let Some(ack) = self.unwritten.pop_front()
+                {
+                    let takes = self.unwritten_charge.bytes();
+                    self.unwritten_charge.shrink_to(takes.saturating_sub(ack.takes()));
+                    self.sender.delivered(ack.claims, true);
                 }
             }
-            if let Wait::Own(_, claims) = due.wait {
-                self.sender.delivered(claims, written.is_ok());
+            match self.due.front().map(Due::verdict) {
+                None | Some(Verdict::Pending) => return Ok(()),
+                Some(Verdict::Failed) => return Err(End::AckFailed),
+                Some(Verdict::Delivered) => {}
             }
-            written.map_err(End::Io)?;
+            let Some(due) = self.due.pop_front() else { return Ok(()) };
+            let mut claims = match due.wait {
+                Wait::Own(_, claims) => claims,
+                Wait::Repeat(_) => Vec::new(),
+            };
+            let last = due.acks.len().saturating_sub(1);
+            for (i, bytes) in due.acks.into_iter().enumerate() {
+                let claims = if i == last { std::mem::take(&mut claims) } else { Vec::new() };
+                let ack = Unwritten { bytes, at: 0, claims };
+                self.unwritten_charge.grow_to(self.unwritten_charge.bytes() + ack.takes());
+                self.unwritten.push_back(ack);
+            }
         }
-        Ok(())
+    }
+}
+
+impl Unwritten {
+    /// Bytes of memory.
+    fn takes(&self) -> u64 {
+        (self.bytes.len() + OVERHEAD) as u64
     }
 }
