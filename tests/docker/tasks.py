@@ -386,6 +386,38 @@ def containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback():
         machine.assert_clean()
 
 
+def a_router_logs_through_itself_where_ecs_lets_it():
+    """In awsvpc and host mode. In bridge mode ECS wants the router's address before there is a router, and so it does for an
+    app that nothing makes wait for its router: both fail at once."""
+    through = lambda file: {"logDriver": "awsfirelens", "options": {
+        "Name": "file", "Path": "${OUT_DIR}", "File": file, "Format": "plain", "Mkdir": "on"}}
+    with Machine() as machine:
+        def definition(mode):
+            found = visible(example("hello", networkMode=mode), machine.path("out"))
+            found["containerDefinitions"][1]["logConfiguration"] = through("router.log")
+            return found
+
+        for mode in ("awsvpc", "host"):
+            end = machine.run(machine.file("itself", definition(mode)))
+            assert end["code"] == 0, "%s: %s" % (mode, end)
+            apps, own = machine.records("out", "app.log"), machine.records("out", "router.log")
+            assert len(apps) == 4 and own, "%s: %s %s" % (mode, apps, own)
+            assert {record["source"] for record in own} == {"stderr"}, own
+            shutil.rmtree(machine.path("out"))
+        end = machine.run(machine.file("itself", definition("bridge")))
+        assert end["code"] == 2 and "[1].logConfiguration.logDriver: unable to get BridgeIP" in end["messages"], end
+
+        early = example("hello")
+        early["containerDefinitions"][1]["dependsOn"] = [{"containerName": "db", "condition": "START"}]
+        early["containerDefinitions"].append(
+            {"name": "db", "image": "busybox", "memory": 32, "command": ["sleep", "60"], "stopTimeout": 2})
+        end = machine.run(machine.file("early", early))
+        assert (end["code"], end["stopCode"]) == (1, "TaskFailedToStart"), end
+        reason = "DockerClientConfigError: unable to get BridgeIP for task in bridge mode: "
+        assert end["containers"][0]["reason"].startswith(reason), end
+        machine.assert_clean()
+
+
 def a_task_that_is_asked_to_stop_stops_the_router_last():
     definition = example("hello", family="stops")
     app = definition["containerDefinitions"][0]
@@ -685,6 +717,7 @@ TESTS = [
     ten_containers_lose_nothing_and_the_router_stops_last,
     containers_have_what_the_definition_gives_them,
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
+    a_router_logs_through_itself_where_ecs_lets_it,
     a_task_that_is_asked_to_stop_stops_the_router_last,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
     a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing,
