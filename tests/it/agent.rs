@@ -278,11 +278,12 @@ fn containers_find_the_next_daemon_where_the_last_one_was() {
     eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
 }
 
-/// A task that ends with 3, of a container with a field that has no effect here.
+/// A task that ends with 3, with a field that has no effect here, and a container with another.
 fn privileged(dir: &Path) -> String {
     let file = definition(dir, "echo a line; exit 3", &Value::Null);
     let mut task: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     task["containerDefinitions"][0]["privileged"] = json!(true);
+    task["tags"] = json!([{"key": "team", "value": "shop"}]);
     fs::write(&file, task.to_string()).unwrap();
     file
 }
@@ -293,6 +294,7 @@ fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon
     let daemon = Daemon::start(dir.path());
     let file = privileged(dir.path());
     let before = "--exec nope: the task definition has no such container";
+    let of_the_file = "tags: has no effect on one machine";
     let at_work = "container app: privileged has no effect";
     let said = |words: &[&str]| {
         let words =
@@ -305,13 +307,14 @@ fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon
     let plain = said(&["--count", "2"]);
     assert_eq!(plain.matches(&format!("warning: {before}\n")).count(), 1, "{plain}");
     assert!(plain.contains("warning: --router-image and --image have no effect"), "{plain}");
+    assert_eq!(plain.matches(of_the_file).count(), 1, "{plain}");
     for flag in ["--wait", "--follow"] {
         let text = said(&[flag]);
         assert!(text.contains(&format!("warning: {before}\n")), "{text}");
         assert_eq!(text.matches(&format!("warning: {at_work}")).count(), 1, "{text}");
     }
     let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
-    assert!(log.contains(before) && log.contains(at_work), "{log}");
+    assert!([of_the_file, before, at_work].iter().all(|warning| log.contains(warning)), "{log}");
 }
 
 #[test]
