@@ -369,7 +369,7 @@ def containers_have_what_the_definition_gives_them():
 
 
 def containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback():
-    script = ("until wget -q -O - http://127.0.0.1:8000/; do sleep 0.1; done; echo $FLUENT_HOST:$FLUENT_PORT;"
+    script = ("until wget -q -O - http://127.0.0.1:8000/ 2>/dev/null; do sleep 0.1; done; echo $FLUENT_HOST:$FLUENT_PORT;"
               "nc -w 2 $FLUENT_HOST $FLUENT_PORT </dev/null && echo router; cat /proc/1/comm; sleep 1")
     definition = example("hello", family="vpc", networkMode="awsvpc", pidMode="task")
     app = definition["containerDefinitions"][0]
