@@ -435,6 +435,33 @@ def a_task_that_is_asked_to_stop_stops_the_router_last():
         machine.assert_clean()
 
 
+def what_a_killed_command_has_left_is_named_with_what_removes_it():
+    """And only that: a command that lives, in the same directory too, has left nothing."""
+    left = dict(alone(command=["while :; do sleep 0.1; done"], essential=True,
+                      mountPoints=[{"sourceVolume": "data", "containerPath": "/data"}]), volumes=[{"name": "data"}])
+    with Machine() as machine:
+        docker = machine.engine.docker
+        file, other = machine.file("left", left), machine.file("other", alone())
+        running = lambda: docker("ps", "-q", "--filter", "label=com.amazonaws.ecs.container-name=app").stdout
+        told = lambda end: [line for line in end["messages"].splitlines() if "was left behind" in line]
+        process = machine.start(file)
+        try:
+            eventually("the app runs", lambda: running() or process.poll() is not None, 60)
+            end = machine.run(other)
+            assert end["code"] == 0 and not told(end), end
+        finally:
+            process.kill()
+            process.communicate()
+        assert running(), "the containers end with their command"
+        end = machine.run(other)
+        assert end["code"] == 0 and len(told(end)) == 1, end
+        assert " task arn:aws:ecs:" in told(end)[0] and machine.path("d") in told(end)[0], end
+        removes = told(end)[0].split("to remove its containers: ")[1]
+        subprocess.run(removes, shell=True, check=True, capture_output=True, env=machine.engine.environment)
+        machine.assert_clean()
+        assert not told(machine.run(other))
+
+
 def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
     port = free_port()
     router = {"name": "router", "image": ROUTER, "memory": 64, "firelensConfiguration": {"type": "fluentbit"}}
@@ -719,6 +746,7 @@ TESTS = [
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
     a_router_logs_through_itself_where_ecs_lets_it,
     a_task_that_is_asked_to_stop_stops_the_router_last,
+    what_a_killed_command_has_left_is_named_with_what_removes_it,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
     a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing,
     a_router_of_type_fluentd_has_its_configuration_socket_and_environment,
