@@ -27,6 +27,8 @@ pub struct TaskPlan {
     pub revision: u32,
     /// For which kind of machine it was written.
     pub launch_type: LaunchType,
+    /// Of the task, from whoever runs it.
+    pub tags: BTreeMap<String, String>,
     /// How containers are connected.
     pub network_mode: NetworkMode,
     /// Whose processes its containers see: `host`, `task`; else each its own.

@@ -40,6 +40,8 @@ pub struct Choices {
     pub region: String,
     /// Twelve digits, for the ARNs.
     pub account: String,
+    /// Tags of the task: `--tag`.
+    pub tags: BTreeMap<String, String>,
     /// Where the agent keeps what belongs to tasks.
     pub data: PathBuf,
     /// More environment for every container: `--env`.
@@ -177,6 +179,7 @@ pub fn plan(definition: &TaskDefinition, choices: &Choices) -> Result<Planned, F
     plan.family.clone_from(&definition.family);
     plan.revision = definition.revision;
     plan.launch_type = definition.launch_type;
+    plan.tags.clone_from(&choices.tags);
     plan.network_mode = definition.network_mode;
     let role = choices.task_role.as_ref().or(definition.task_role_arn.as_ref());
     let base = choices.base(definition.network_mode);

@@ -17,6 +17,7 @@ import durable
 import encoding
 import image
 import lossless
+import pulls
 import restart
 import small
 import tasks
@@ -30,5 +31,5 @@ def stop(*_):
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     sys.exit(suite.run(encoding.TESTS + lossless.TESTS + restart.TESTS + durable.TESTS + small.TESTS + awslogs.TESTS
-                       + drivers.TESTS + tasks.TESTS + image.TESTS,
+                       + drivers.TESTS + tasks.TESTS + pulls.TESTS + image.TESTS,
                        sys.argv[1:]))

@@ -369,7 +369,7 @@ def containers_have_what_the_definition_gives_them():
 
 
 def containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback():
-    script = ("until wget -q -O - http://127.0.0.1:8000/; do sleep 0.1; done; echo $FLUENT_HOST:$FLUENT_PORT;"
+    script = ("until wget -q -O - http://127.0.0.1:8000/ 2>/dev/null; do sleep 0.1; done; echo $FLUENT_HOST:$FLUENT_PORT;"
               "nc -w 2 $FLUENT_HOST $FLUENT_PORT </dev/null && echo router; cat /proc/1/comm; sleep 1")
     definition = example("hello", family="vpc", networkMode="awsvpc", pidMode="task")
     app = definition["containerDefinitions"][0]
@@ -383,6 +383,38 @@ def containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback():
         lines = [r["log"] for r in machine.records("out", "app.log")]
         # The first process of the shared namespace is the pause container's.
         assert lines == ["page", "127.0.0.1:24224", "router", "pause"], lines
+        machine.assert_clean()
+
+
+def a_router_logs_through_itself_where_ecs_lets_it():
+    """In awsvpc and host mode. In bridge mode ECS wants the router's address before there is a router, and so it does for an
+    app that nothing makes wait for its router: both fail at once."""
+    through = lambda file: {"logDriver": "awsfirelens", "options": {
+        "Name": "file", "Path": "${OUT_DIR}", "File": file, "Format": "plain", "Mkdir": "on"}}
+    with Machine() as machine:
+        def definition(mode):
+            found = visible(example("hello", networkMode=mode), machine.path("out"))
+            found["containerDefinitions"][1]["logConfiguration"] = through("router.log")
+            return found
+
+        for mode in ("awsvpc", "host"):
+            end = machine.run(machine.file("itself", definition(mode)))
+            assert end["code"] == 0, "%s: %s" % (mode, end)
+            apps, own = machine.records("out", "app.log"), machine.records("out", "router.log")
+            assert len(apps) == 4 and own, "%s: %s %s" % (mode, apps, own)
+            assert {record["source"] for record in own} == {"stderr"}, own
+            shutil.rmtree(machine.path("out"))
+        end = machine.run(machine.file("itself", definition("bridge")))
+        assert end["code"] == 2 and "[1].logConfiguration.logDriver: unable to get BridgeIP" in end["messages"], end
+
+        early = example("hello")
+        early["containerDefinitions"][1]["dependsOn"] = [{"containerName": "db", "condition": "START"}]
+        early["containerDefinitions"].append(
+            {"name": "db", "image": "busybox", "memory": 32, "command": ["sleep", "60"], "stopTimeout": 2})
+        end = machine.run(machine.file("early", early))
+        assert (end["code"], end["stopCode"]) == (1, "TaskFailedToStart"), end
+        reason = "DockerClientConfigError: unable to get BridgeIP for task in bridge mode: "
+        assert end["containers"][0]["reason"].startswith(reason), end
         machine.assert_clean()
 
 
@@ -401,6 +433,33 @@ def a_task_that_is_asked_to_stop_stops_the_router_last():
         assert app["finishedAt"] <= router["finishedAt"], end
         assert [r["log"] for r in machine.records("out", "app.log")] == ["ready", "last words"]
         machine.assert_clean()
+
+
+def what_a_killed_command_has_left_is_named_with_what_removes_it():
+    """And only that: a command that lives, in the same directory too, has left nothing."""
+    left = dict(alone(command=["while :; do sleep 0.1; done"], essential=True,
+                      mountPoints=[{"sourceVolume": "data", "containerPath": "/data"}]), volumes=[{"name": "data"}])
+    with Machine() as machine:
+        docker = machine.engine.docker
+        file, other = machine.file("left", left), machine.file("other", alone())
+        running = lambda: docker("ps", "-q", "--filter", "label=com.amazonaws.ecs.container-name=app").stdout
+        told = lambda end: [line for line in end["messages"].splitlines() if "was left behind" in line]
+        process = machine.start(file)
+        try:
+            eventually("the app runs", lambda: running() or process.poll() is not None, 60)
+            end = machine.run(other)
+            assert end["code"] == 0 and not told(end), end
+        finally:
+            process.kill()
+            process.communicate()
+        assert running(), "the containers end with their command"
+        end = machine.run(other)
+        assert end["code"] == 0 and len(told(end)) == 1, end
+        assert " task arn:aws:ecs:" in told(end)[0] and machine.path("d") in told(end)[0], end
+        removes = told(end)[0].split("to remove its containers: ")[1]
+        subprocess.run(removes, shell=True, check=True, capture_output=True, env=machine.engine.environment)
+        machine.assert_clean()
+        assert not told(machine.run(other))
 
 
 def what_cannot_run_has_ecs_s_reason_and_leaves_nothing():
@@ -685,7 +744,9 @@ TESTS = [
     ten_containers_lose_nothing_and_the_router_stops_last,
     containers_have_what_the_definition_gives_them,
     containers_of_awsvpc_share_one_network_and_the_router_is_on_loopback,
+    a_router_logs_through_itself_where_ecs_lets_it,
     a_task_that_is_asked_to_stop_stops_the_router_last,
+    what_a_killed_command_has_left_is_named_with_what_removes_it,
     what_cannot_run_has_ecs_s_reason_and_leaves_nothing,
     a_full_disk_of_the_engine_has_ecs_s_reason_and_leaves_nothing,
     a_router_of_type_fluentd_has_its_configuration_socket_and_environment,

@@ -198,26 +198,74 @@ fn tasks_are_listed_followed_and_stopped_and_a_wish_outlives_the_daemon() {
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+/// An app that writes down where it may ask for metadata, and ends when `end` is there.
+fn asking(told: &Path, end: &Path) -> String {
+    format!(
+        "echo \"$ECS_CONTAINER_METADATA_URI_V4\" > '{0}.new'; mv '{0}.new' '{0}'; until [ -e '{1}' ]; do sleep 0.1; done",
+        told.display(),
+        end.display()
+    )
+}
+
+/// What a metadata endpoint says.
+fn get(address: &str, what: &str) -> Value {
+    let (host, path) = address.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /{path}/{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn tags_are_such_as_ecs_takes_and_are_seen_with_the_task_where_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (told, end) = (dir.path().join("told"), dir.path().join("end"));
+    let script = asking(&told, &end);
+    let daemon = Daemon::start(dir.path());
+    let file = definition(dir.path(), &script, &json!({"logDriver": "none"}));
+    let run = |tags: &[String]| {
+        let tags = tags.iter().flat_map(|tag| ["--tag", tag]);
+        let words: Vec<&str> = ["run", "--runtime", "process", &file].into_iter().chain(tags).collect();
+        daemon.ask(&words)
+    };
+    let many: Vec<String> = (0..51).map(|n| format!("k{n}=v")).collect();
+    for (tags, why) in [
+        (&["team".to_owned()][..], "it must be NAME=VALUE"),
+        (&["=shop".to_owned()], "its name is empty"),
+        (&["AWS:team=shop".to_owned()], "its key must not begin with aws:"),
+        (&[format!("{}=shop", "k".repeat(129))], "its key must have at most 128 characters, not 129"),
+        (&[format!("team={}", "v".repeat(257))], "its value must have at most 256 characters, not 257"),
+        (
+            &["team=shop".to_owned(), "team=bakery".to_owned()],
+            "--tag team=bakery: the task has a tag of this key",
+        ),
+        (&many, "a task has at most 50 tags, not 51"),
+    ] {
+        let output = run(tags);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(why), "{why}: {text}");
+    }
+    assert!(daemon.tasks(&["--all"]).is_empty());
+
+    assert!(run(&["team=shop = bakery".to_owned(), "empty=".to_owned()]).status.success());
+    let address = eventually("the app is told where to ask", || fs::read_to_string(&told).ok());
+    let task = get(address.trim(), "taskWithTags");
+    assert_eq!(task["TaskTags"], json!({"team": "shop = bakery", "empty": ""}));
+    assert_eq!(get(address.trim(), "task").get("TaskTags"), None);
+    fs::write(end, "").unwrap();
+    eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
+}
+
 #[test]
 fn containers_find_the_next_daemon_where_the_last_one_was() {
     let dir = tempfile::tempdir().unwrap();
     let (told, end) = (dir.path().join("told"), dir.path().join("end"));
-    let script = format!(
-        "echo \"$ECS_CONTAINER_METADATA_URI_V4\" > '{0}.new'; mv '{0}.new' '{0}'; until [ -e '{1}' ]; do sleep 0.1; done",
-        told.display(),
-        end.display()
-    );
+    let script = asking(&told, &end);
     let daemon = Daemon::start(dir.path());
     let arn = daemon.says(&["run", &definition(dir.path(), &script, &json!({"logDriver": "none"}))]);
     let address = eventually("the app is told where to ask", || fs::read_to_string(&told).ok());
-    let (host, path) = address.trim().strip_prefix("http://").unwrap().split_once('/').unwrap();
-    let task = || -> Value {
-        let mut stream = TcpStream::connect(host).unwrap();
-        write!(stream, "GET /{path}/task HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    };
+    let task = || get(address.trim(), "task");
     // The app speaks as soon as it runs, the daemon hears of it a moment later.
     let running = || Some(task()).filter(|task| task["KnownStatus"] == "RUNNING");
     let before = eventually("the first daemon knows that it runs", running);
@@ -230,11 +278,12 @@ fn containers_find_the_next_daemon_where_the_last_one_was() {
     eventually("the task has ended", || (daemon.view()["lastStatus"] == "STOPPED").then_some(()));
 }
 
-/// A task that ends with 3, of a container with a field that has no effect here.
+/// A task that ends with 3, with a field that has no effect here, and a container with another.
 fn privileged(dir: &Path) -> String {
     let file = definition(dir, "echo a line; exit 3", &Value::Null);
     let mut task: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     task["containerDefinitions"][0]["privileged"] = json!(true);
+    task["tags"] = json!([{"key": "team", "value": "shop"}]);
     fs::write(&file, task.to_string()).unwrap();
     file
 }
@@ -245,6 +294,7 @@ fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon
     let daemon = Daemon::start(dir.path());
     let file = privileged(dir.path());
     let before = "--exec nope: the task definition has no such container";
+    let of_the_file = "tags: has no effect on one machine";
     let at_work = "container app: privileged has no effect";
     let said = |words: &[&str]| {
         let words =
@@ -257,13 +307,14 @@ fn what_is_not_as_on_ecs_is_told_to_who_runs_a_task_and_in_the_log_of_the_daemon
     let plain = said(&["--count", "2"]);
     assert_eq!(plain.matches(&format!("warning: {before}\n")).count(), 1, "{plain}");
     assert!(plain.contains("warning: --router-image and --image have no effect"), "{plain}");
+    assert_eq!(plain.matches(of_the_file).count(), 1, "{plain}");
     for flag in ["--wait", "--follow"] {
         let text = said(&[flag]);
         assert!(text.contains(&format!("warning: {before}\n")), "{text}");
         assert_eq!(text.matches(&format!("warning: {at_work}")).count(), 1, "{text}");
     }
     let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
-    assert!(log.contains(before) && log.contains(at_work), "{log}");
+    assert!([of_the_file, before, at_work].iter().all(|warning| log.contains(warning)), "{log}");
 }
 
 #[test]

@@ -304,7 +304,7 @@ fn what_ecs_would_refuse_is_refused_whole_before_anything_starts() {
         dir.path(),
         &json!({"comand": ["x"], "memory": 3, "versionConsistency": "disabled", "dependsOn": [{"containerName": "db", "condition": "STARTED"}]}),
     );
-    for command in [vec!["task", "check", &file], vec!["task", "run", &file]] {
+    for command in [vec!["task", "check", &file], vec!["task", "run", &file], vec!["agent", "run", &file]] {
         let output = Command::new(PROGRAM).args(&command).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{text}");

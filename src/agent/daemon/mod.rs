@@ -157,6 +157,10 @@ impl Agent {
             ..Record::default()
         };
         self.store.write(&record, true).map_err(|e| format!("cannot keep the task: {e}"))?;
+        // Whoever runs it has read the definition, too, and knows them.
+        for warning in &checked.warnings {
+            tracing::warn!(task = %record.id, "{warning}");
+        }
         let entry = Arc::new(Entry::new(record.clone()));
         self.tasks().insert(record.id.clone(), Arc::clone(&entry));
         self.run(entry);

@@ -66,7 +66,7 @@ pub(super) fn task(d: &TaskDefinition, o: &Object<'_>, containers: &str) {
     }
     doubles::ports(d, o, containers);
     cycles(d, &|n, field, text| error(path(n, field), text));
-    firelens(all, &|n: usize, field: &str, text: String| error(path(n, field), text));
+    firelens(d, &|n: usize, field: &str, text: String| error(path(n, field), text));
 }
 
 fn fargate(d: &TaskDefinition, o: &Object<'_>) {
@@ -236,7 +236,8 @@ fn cycles(d: &TaskDefinition, error: &dyn Fn(usize, &str, String)) {
     }
 }
 
-fn firelens(all: &[ContainerDefinition], error: &dyn Fn(usize, &str, String)) {
+fn firelens(d: &TaskDefinition, error: &dyn Fn(usize, &str, String)) {
+    let all = &d.container_definitions;
     let routers: Vec<usize> =
         all.iter().enumerate().filter(|(_, c)| c.firelens_configuration.is_some()).map(|(n, _)| n).collect();
     for n in routers.iter().skip(1) {
@@ -257,6 +258,12 @@ fn firelens(all: &[ContainerDefinition], error: &dyn Fn(usize, &str, String)) {
             error(n, ".logConfiguration.logDriver", text.to_owned());
             continue;
         };
+        // ECS registers it, and its agent then fails every task: it wants the router's address before there is a router.
+        if routers.contains(&n) && d.network_mode == NetworkMode::Bridge {
+            let text = "unable to get BridgeIP for task in bridge mode: the log router cannot log through itself; \
+                        give it another log driver, or the task network mode awsvpc";
+            error(n, ".logConfiguration.logDriver", text.to_owned());
+        }
         let key = if kind == "fluentd" { "@type" } else { "Name" };
         let consumed = ["include-pattern", "exclude-pattern", "log-driver-buffer-limit"];
         let others =

@@ -12,8 +12,8 @@ use crate::config::nearest;
 
 /// Placement constraints of one task definition.
 const CONSTRAINTS_MAX: usize = 10;
-/// Tags of one task definition.
-const TAGS_MAX: usize = 50;
+/// Tags of one task definition, or of one task.
+pub const TAGS_MAX: usize = 50;
 /// Characters of a tag's key and of its value.
 const TAG_MAX: (usize, usize) = (128, 256);
 /// GiB of ephemeral storage. The guide says 21, the API 20, which is what a task has without.
@@ -128,16 +128,8 @@ pub(super) fn tags(o: &Object<'_>) {
     for tag in list {
         let key = required(&tag, "key");
         let value = tag.string("value").unwrap_or_default();
-        for (field, text, most) in [("key", &key, TAG_MAX.0), ("value", &value, TAG_MAX.1)] {
-            let length = text.chars().count();
-            if length > most {
-                let text = format!("must have at most {most} characters, not {length}");
-                tag.notes.error(CLIENT, tag.at(field), text);
-            }
-        }
-        let lower = key.to_ascii_lowercase();
-        if lower.starts_with("aws:") {
-            tag.notes.error(CLIENT, tag.at("key"), "must not begin with aws:, which is AWS's own");
+        for (field, text) in tag_problems(&key, &value) {
+            tag.notes.error(CLIENT, tag.at(field), text);
         }
         if !key.is_empty() && !keys.insert(key.clone()) {
             tag.notes.error(CLIENT, tag.at("key"), format!("{key:?} is the key of another tag, too"));
@@ -145,6 +137,21 @@ pub(super) fn tags(o: &Object<'_>) {
         tag.finish();
     }
     o.cannot(&[("tags", "there is no list of task definitions to find them in")]);
+}
+
+/// What ECS has against a tag: whether its `key` or its `value` is wrong, and why.
+pub fn tag_problems(key: &str, value: &str) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    for (field, text, most) in [("key", key, TAG_MAX.0), ("value", value, TAG_MAX.1)] {
+        let length = text.chars().count();
+        if length > most {
+            all.push((field, format!("must have at most {most} characters, not {length}")));
+        }
+    }
+    if key.to_ascii_lowercase().starts_with("aws:") {
+        all.push(("key", "must not begin with aws:, which is AWS's own".to_owned()));
+    }
+    all
 }
 
 /// `resourceRequirements` of a container.

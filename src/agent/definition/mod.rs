@@ -16,6 +16,7 @@ mod read;
 mod tests;
 mod volumes;
 
+pub use extras::{TAGS_MAX, tag_problems};
 pub use json::Problem;
 pub use model::{
     Condition, ContainerDefinition, Dependency, FirelensConfiguration, HealthCheck, LaunchType,

@@ -207,6 +207,16 @@ fn firelens_has_one_router_with_a_plugin_for_each_that_logs_through_it() {
         refused(web("logConfiguration", json!({"logDriver": "awsfirelens", "options": {"name": "stdout"}})));
     assert!(lower[0].contains("missing output key Name"));
     with(web("logConfiguration", json!({"logDriver": "awsfirelens"}))).unwrap();
+    let itself = |mode: &'static str| {
+        move |task: &mut Value| {
+            task["networkMode"] = json!(mode);
+            task["containerDefinitions"][1]["logConfiguration"] = json!({"logDriver": "awsfirelens"});
+        }
+    };
+    let bridge = refused(itself("bridge"));
+    assert!(bridge[0].contains("[1].logConfiguration.logDriver: unable to get BridgeIP"), "{bridge:?}");
+    with(itself("awsvpc")).unwrap();
+    with(itself("host")).unwrap();
     let kind = refused(|task| {
         task["containerDefinitions"][1]["firelensConfiguration"] =
             json!({"type": "fluentbi", "options": {"config-file-type": "s3", "config-file-value": "x"}})

@@ -5,6 +5,7 @@
 //!            |---> shared (volumes, limits, holders) -----> api
 //!            |---> watcher <- inspect <-------------------- api
 //!            |---> lines (what is printed)
+//! cli ---------------> orphans (what killed commands have left) -----> api
 //! cli ---------------> logs (the same, of a task that a daemon runs) ---> api
 //! ```
 //! Enters: what a task is to start. Leaves: containers with the names, labels, limits, mounts, networks and log drivers that
@@ -20,6 +21,7 @@ mod lines;
 mod logs;
 mod mounts;
 mod network;
+mod orphans;
 mod pause;
 mod ports;
 mod shared;
@@ -27,6 +29,8 @@ mod task;
 mod traffic;
 mod watcher;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::endpoints::Directory;
@@ -36,6 +40,7 @@ use crate::rt::Tasks;
 use api::Api;
 
 pub use lines::Lines;
+pub use orphans::Orphan;
 pub use task::DockerTask;
 
 /// What the labels of ECS begin with.
@@ -48,6 +53,7 @@ pub struct DockerRuntime {
     tasks: Tasks,
     lines: Option<Lines>,
     directory: Option<Arc<Directory>>,
+    lease: Option<Arc<orphans::Lease>>,
 }
 
 impl DockerRuntime {
@@ -69,6 +75,7 @@ impl DockerRuntime {
             tasks: tasks.clone(),
             lines: None,
             directory: None,
+            lease: None,
         })
     }
 
@@ -76,6 +83,22 @@ impl DockerRuntime {
     #[must_use]
     pub fn with_lines(self, lines: Lines) -> DockerRuntime {
         DockerRuntime { lines: Some(lines), ..self }
+    }
+
+    /// Runs tasks for a command that has its files in `dir`: should it be killed, [`DockerRuntime::orphans`] finds its tasks.
+    ///
+    /// # Errors
+    /// The directory cannot be opened or locked.
+    pub fn of_command(self, dir: &Path) -> io::Result<DockerRuntime> {
+        Ok(DockerRuntime { lease: Some(Arc::new(orphans::Lease::new(dir)?)), ..self })
+    }
+
+    /// What commands that were killed have left in the engine.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, Failure> {
+        orphans::find(&self.api).await
     }
 
     /// Lets containers ask the endpoints, at ECS's own address in their networks, from their first instruction on. In bridge

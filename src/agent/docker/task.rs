@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::api::Api;
 use super::body::{self, Held};
+use super::orphans::DIRECTORY;
 use super::shared::{self, Shared};
 use super::traffic::Traffic;
 use super::watcher::Watcher;
@@ -183,7 +184,11 @@ impl TaskHandle for DockerTask {
         };
         let mut fitted = container.clone();
         let fewer = open_files::fit(self.plan.launch_type, &mut fitted.definition, self.api.files);
-        let (body, mut warnings) = body::body(&self.plan, &fitted, held, self.api.version)?;
+        let (mut body, mut warnings) = body::body(&self.plan, &fitted, held, self.api.version)?;
+        if let Some(lease) = &self.runtime.lease {
+            let dir = lease.dir.display().to_string();
+            body.labels.get_or_insert_default().insert(DIRECTORY.to_owned(), dir);
+        }
         warnings.extend(fewer);
         warnings.extend(self.shared.warning());
         warnings.extend(self.serve(name).await);

@@ -160,6 +160,8 @@ struct Task<'a> {
     containers: Vec<Container<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault_injection_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_tags: Option<&'a BTreeMap<String, String>>,
 }
 
 fn is_zero(n: &u16) -> bool {
@@ -197,8 +199,8 @@ pub(super) fn container(now: &Snapshot<'_>, at: usize, version: Version) -> Opti
     document(now, at, version).and_then(|document| serde_json::to_value(document).ok())
 }
 
-/// A task, with the containers that have been made.
-pub(super) fn task(now: &Snapshot<'_>, version: Version) -> Option<Value> {
+/// A task, with the containers that have been made. `tags`: those of the task, too, where it has some.
+pub(super) fn task(now: &Snapshot<'_>, version: Version, tags: bool) -> Option<Value> {
     let plan = now.plan;
     let containers = (0..plan.containers.len()).filter_map(|at| document(now, at, version)).collect();
     let limits = Limits { cpu: plan.cpu.map(|units| number(units as f64 / 1024.0)), memory: plan.memory };
@@ -219,6 +221,7 @@ pub(super) fn task(now: &Snapshot<'_>, version: Version) -> Option<Value> {
         launch_type: v4.then(|| plan.launch_type.name()),
         containers,
         fault_injection_enabled: v4.then_some(false),
+        task_tags: Some(&plan.tags).filter(|given| tags && !given.is_empty()),
     };
     serde_json::to_value(document).ok()
 }

@@ -141,9 +141,10 @@ async fn metadata(directory: &Arc<Directory>, version: Version, id: &str, rest: 
             None => lookup(version, "container metadata", Missing::Container, id),
         },
         ["task" | "taskWithTags"] => match found {
-            // Nobody has given the task or the machine tags here: they are left out, as they are where there are none.
+            // The machine has no tags: ContainerInstanceTags is left out, as it is where there are none.
             Some((entry, _)) => {
-                let document = entry.look(|now| documents::task(now, version)).await;
+                let tags = rest == ["taskWithTags"];
+                let document = entry.look(|now| documents::task(now, version, tags)).await;
                 document.map_or_else(unknown_path, |document| Answer::json(StatusCode::OK, &document))
             }
             None => lookup(version, "task metadata", Missing::Task, id),

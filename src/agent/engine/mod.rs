@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::member::{Known, Member, Verdict};
 pub use self::view::{ContainerView, StopCode, View};
-use super::definition::Condition;
+use super::definition::{Condition, NetworkMode};
 use super::plan::{ContainerPlan, TaskPlan};
 use super::runtime::{Failure, States, Status, TaskHandle};
 
@@ -41,6 +41,15 @@ struct Done {
     at: usize,
     op: Op,
     result: Result<Vec<String>, Failure>,
+}
+
+/// The task's router, as a container that starts needs to know it.
+struct Router {
+    name: String,
+    /// It has an address, or soon will.
+    known: bool,
+    /// Somebody is to be told its address.
+    wanted: bool,
 }
 
 /// A task at work.
@@ -281,7 +290,7 @@ impl<T: TaskHandle> Engine<'_, T> {
         member.busy = Some(op);
         member.restart = false;
         member.told |= op == Op::Stop;
-        let (task, plan, router) = (Arc::clone(&self.task), plan.clone(), self.plan.firelens.clone());
+        let (task, plan, router) = (Arc::clone(&self.task), plan.clone(), self.router());
         self.ops.spawn(async move {
             let result = match op {
                 Op::Start => start(&*task, plan, router).await,
@@ -290,6 +299,16 @@ impl<T: TaskHandle> Engine<'_, T> {
             };
             Done { at, op, result }
         });
+    }
+
+    /// The router, for a container that is about to start.
+    fn router(&self) -> Option<Router> {
+        let name = self.plan.firelens.clone()?;
+        let (member, _) = self.find(&name)?;
+        // In awsvpc mode its address is known before there is a router.
+        let known = member.known >= Known::Running || self.plan.network_mode == NetworkMode::Awsvpc;
+        let wanted = self.plan.containers.iter().any(|c| c.wants_router_address);
+        Some(Router { name, known, wanted })
     }
 
     fn done(&mut self, done: Done) {
@@ -342,31 +361,53 @@ impl<T: TaskHandle> Engine<'_, T> {
     }
 }
 
+/// As ECS does it: the router's start is done when it has an address, where others want that. Who logs through it and starts
+/// before, because nothing makes it wait, fails.
 async fn start<T: TaskHandle>(
     task: &T,
     mut plan: ContainerPlan,
-    router: Option<String>,
+    router: Option<Router>,
 ) -> Result<Vec<String>, Failure> {
+    let name = plan.definition.name.clone();
     if plan.wants_router_address
-        && let Some(router) = router
+        && let Some(router) = &router
     {
-        let deadline = Instant::now() + ADDRESS;
-        let address = loop {
-            if let Some(address) = task.address(&router).await {
-                break address;
-            }
-            if Instant::now() >= deadline {
-                let text = format!("container {router} has no address after {} s", ADDRESS.as_secs());
-                return Err(Failure::new("ContainerNetworkingError", text));
-            }
-            sleep(ADDRESS_AGAIN).await;
+        let address = if router.known { task.address(&router.name).await } else { None };
+        let Some(address) = address else {
+            let text = format!(
+                "unable to get BridgeIP for task in bridge mode: container {name} logs through container {router}, \
+                 which does not run yet; let it depend on {router}",
+                router = router.name
+            );
+            return Err(Failure::new("DockerClientConfigError", text));
         };
         plan.environment.push(("FLUENT_HOST".to_owned(), address.to_string()));
         plan.environment.push(("FLUENT_PORT".to_owned(), super::firelens::PORT.to_string()));
     }
     let mut warnings = task.create(&plan).await?;
-    warnings.extend(task.start(&plan.definition.name).await?);
+    warnings.extend(task.start(&name).await?);
+    if router.is_some_and(|router| router.wanted && router.name == name) {
+        has_address(task, &name).await?;
+    }
     Ok(warnings)
+}
+
+/// Waits until the router has an address. One that has ended gets none, and its end says more than that.
+async fn has_address<T: TaskHandle>(task: &T, router: &str) -> Result<(), Failure> {
+    let deadline = Instant::now() + ADDRESS;
+    let states = task.states();
+    let ended = || states.borrow().containers.get(router).is_some_and(|c| c.status == Status::Exited);
+    while !ended() && task.address(router).await.is_none() {
+        if Instant::now() >= deadline {
+            let text = format!(
+                "Bridge IP not available to use for firelens: container {router} has none after {} s",
+                ADDRESS.as_secs()
+            );
+            return Err(Failure::new("CannotStartContainerError", text));
+        }
+        sleep(ADDRESS_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// How long a container has from SIGTERM to SIGKILL.

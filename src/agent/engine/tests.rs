@@ -22,6 +22,8 @@ struct Act {
     broken: bool,
     /// Each start warns of this.
     warns: Option<&'static str>,
+    /// Has an address so many seconds after the task's begin.
+    address: Option<u64>,
 }
 
 struct Fake {
@@ -59,7 +61,11 @@ impl Fake {
 impl TaskHandle for Arc<Fake> {
     async fn create(&self, container: &ContainerPlan) -> Result<Vec<String>, Failure> {
         let name = &container.definition.name;
-        self.note("create", name);
+        let host = container.environment.iter().find(|(name, _)| name == "FLUENT_HOST");
+        match host {
+            Some((_, address)) => self.note(&format!("create with {address}"), name),
+            None => self.note("create", name),
+        }
         if self.acts.get(name).is_some_and(|act| act.broken) {
             return Err(Failure::new("CannotCreateContainerError", "no such image"));
         }
@@ -109,8 +115,9 @@ impl TaskHandle for Arc<Fake> {
         Ok(())
     }
 
-    async fn address(&self, _name: &str) -> Option<IpAddr> {
-        None
+    async fn address(&self, name: &str) -> Option<IpAddr> {
+        let after = self.acts.get(name)?.address?;
+        (self.begun.elapsed() >= Duration::from_secs(after)).then(|| IpAddr::from([172, 17, 0, 2]))
     }
 
     async fn stats(&self, _name: &str) -> Option<serde_json::Value> {
@@ -167,6 +174,56 @@ async fn who_logs_through_the_router_starts_after_it_and_stops_before_it() {
     assert_eq!((view.stop_code, view.exit_code()), (Some(StopCode::EssentialContainerExited), Some(3)));
     assert_eq!(view.stopped_reason.as_deref(), Some("Essential container in task exited"));
     assert_eq!((view.last_status.as_str(), view.execution_stopped_at.is_some()), ("STOPPED", true));
+}
+
+/// An app that wants the address of its router.
+fn bridged(app: ContainerPlan) -> TaskPlan {
+    let app = ContainerPlan { wants_router_address: true, ..app };
+    TaskPlan { firelens: Some("router".to_owned()), ..plan(vec![app, container("router", &[])]) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_of_a_router_is_done_when_it_has_an_address_for_those_who_depend_on_it() {
+    let plan = bridged(container("app", &[("router", Condition::Start)]));
+    let late = Act { address: Some(40), ..Act::default() };
+    let fake = Fake::new(&[("app", ends(1, 0)), ("router", late)]);
+    run_all(&plan, &fake).await;
+    let want = [
+        "0 create router",
+        "0 start router",
+        "40 create with 172.17.0.2 app",
+        "40 start app",
+        "41 stop router",
+    ];
+    assert_eq!(fake.calls(), want);
+
+    let never = Fake::new(&[]);
+    let view = run_all(&plan, &never).await;
+    let reason = view.containers[1].reason.clone().unwrap();
+    assert!(reason.starts_with("CannotStartContainerError: Bridge IP not available"), "{reason}");
+    assert_eq!(view.stop_code, Some(StopCode::EssentialContainerExited));
+    assert!(!never.calls().iter().any(|c| c.contains("app")), "{:?}", never.calls());
+
+    let ended = Fake::new(&[("router", ends(2, 9))]);
+    let view = run_all(&plan, &ended).await;
+    assert_eq!((code(&view, "router"), view.containers[1].reason.clone()), (Some(9), None));
+    assert_eq!(ended.begun.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_the_routers_address_and_does_not_wait_for_the_router_fails_at_once() {
+    let mut plan = bridged(container("app", &[]));
+    let fake = Fake::new(&[("router", Act { address: Some(0), ..Act::default() })]);
+    let view = run_all(&plan, &fake).await;
+    let reason = view.containers[0].reason.clone().unwrap();
+    assert!(reason.starts_with("DockerClientConfigError: unable to get BridgeIP"), "{reason}");
+    assert_eq!(view.stop_code, Some(StopCode::TaskFailedToStart));
+    assert!(fake.calls().iter().all(|c| c.starts_with("0 ") && !c.contains("app")), "{:?}", fake.calls());
+
+    // In awsvpc mode there is nothing to wait for.
+    plan.network_mode = NetworkMode::Awsvpc;
+    let fake = Fake::new(&[("app", ends(1, 0)), ("router", Act { address: Some(0), ..Act::default() })]);
+    assert_eq!(code(&run_all(&plan, &fake).await, "app"), Some(0));
 }
 
 #[tokio::test(start_paused = true)]

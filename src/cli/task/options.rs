@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::agent::definition::TaskDefinition;
+use crate::agent::definition::{TAGS_MAX, TaskDefinition, tag_problems};
 use crate::agent::firelens;
 use crate::agent::planning::{self, Choices};
 use crate::agent::secrets;
@@ -58,6 +58,9 @@ pub(in crate::cli) struct Run {
     /// Account, for ARNs
     #[arg(long, default_value = "000000000000")]
     account: String,
+    /// A tag of the task, for /taskWithTags of its metadata
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    tag: Vec<(String, String)>,
     /// More environment for every container
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -112,6 +115,30 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Err("its name is empty".to_owned())
     } else {
         Ok((name.to_owned(), value.to_owned()))
+    }
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = pair(text)?;
+    match tag_problems(&key, &value).as_slice() {
+        [] => Ok((key, value)),
+        all => {
+            Err(all.iter().map(|(field, why)| format!("its {field} {why}")).collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+/// What ECS has against tags that stand together.
+fn tags(given: &[(String, String)]) -> Result<BTreeMap<String, String>, String> {
+    let mut all = BTreeMap::new();
+    for (key, value) in given {
+        if all.insert(key.clone(), value.clone()).is_some() {
+            return Err(format!("--tag {key}={value}: the task has a tag of this key already"));
+        }
+    }
+    match all.len() {
+        0..=TAGS_MAX => Ok(all),
+        many => Err(format!("--tag: a task has at most {TAGS_MAX} tags, not {many}")),
     }
 }
 
@@ -193,6 +220,7 @@ pub(in crate::cli) fn choices(
         cluster: args.cluster.clone(),
         region: region(args),
         account: args.account.clone(),
+        tags: tags(&args.tag)?,
         data: data.to_owned(),
         environment: args.env.clone(),
         exec: args.exec.iter().map(|(name, command)| (name.clone(), shell(command))).collect(),

@@ -52,6 +52,18 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, String> {
             }
         },
     };
+    let docker = match docker {
+        Some(docker) => {
+            // Before this command holds its directory: the one that was killed may have had the same.
+            match runtime.block_on(docker.orphans()) {
+                Ok(all) => all.iter().for_each(|orphan| complain("warning", orphan)),
+                Err(e) => complain("warning", format_args!("cannot look for tasks of killed commands: {e}")),
+            }
+            let held = docker.of_command(data);
+            Some(held.map_err(|e| format!("cannot lock {}: {e}", data.display()))?)
+        }
+        None => None,
+    };
     if docker.is_none() && args.replaces_images() {
         complain("warning", "--router-image and --image have no effect: the process runtime has no images");
     }

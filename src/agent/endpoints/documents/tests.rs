@@ -85,7 +85,7 @@ fn documents(plan: &TaskPlan, state: ContainerState, version: Version) -> (Value
     let addresses = [("web".to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST))].into();
     let now = Snapshot { plan, view: &view, states: &states, addresses: &addresses };
     assert_eq!(container(&now, 1, version), None);
-    (container(&now, 0, version).unwrap(), task(&now, version).unwrap())
+    (container(&now, 0, version).unwrap(), task(&now, version, false).unwrap())
 }
 
 fn golden_v4() -> Value {

@@ -61,6 +61,7 @@ fn directory() -> (Arc<Directory>, Listed) {
     let plan = TaskPlan {
         id: "t".to_owned(),
         arn: "arn:task".to_owned(),
+        tags: [("team".to_owned(), "shop".to_owned())].into(),
         role: Some(RolePlan {
             arn: "arn:role".to_owned(),
             credentials_id: "c1".to_owned(),
@@ -93,6 +94,8 @@ async fn a_container_finds_itself_its_task_and_what_both_use() {
             let (status, task) = get(&directory, &format!("/{version}/e2/{what}")).await;
             assert_eq!((status, &task["TaskARN"]), (200, &json!("arn:task")));
             assert_eq!(task["Containers"].as_array().unwrap().len(), 2);
+            let tags = if what == "task" { Value::Null } else { json!({"team": "shop"}) };
+            assert_eq!((&task["TaskTags"], task.get("ContainerInstanceTags")), (&tags, None));
         }
         let (_, stats) = get(&directory, &format!("/{version}/e1/stats")).await;
         assert_eq!(
