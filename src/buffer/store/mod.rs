@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::wal::{Damage, Dir, HeldRecord, Log, Options, Vfs};
+use super::wal::{Damage, Dir, Harm, HeldRecord, Log, Options, Vfs};
 use crate::config::Overflow;
 use crate::observe::counters::{self, Drop as DropReason};
 use crate::record::{Ack, Chunk, HELD_COUNT_BITS};
@@ -468,9 +468,9 @@ fn report(damage: &Damage) {
     } else if is_cursor {
         tracing::error!(file = %damage.file,
             "corrupt storage: an output's position cannot be read: what is stored for it comes again");
-    } else if damage.torn {
+    } else if damage.harm == Harm::Torn {
         tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
-            "corrupt storage: the last frame is torn and was cut; unless the file was shortened since, nobody was told that it is stored");
+            "corrupt storage: the last frame is torn and was cut; unless the file was changed since, nobody was told that it is stored");
     } else {
         tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, records = damage.records, %kept,
             "corrupt storage: a damaged frame was skipped");

@@ -34,6 +34,13 @@ pub(super) struct Position {
     pub(super) partly: BTreeMap<Seq, Marks>,
 }
 
+impl Position {
+    /// Frames up to this number were on the disk when it was written, except those whose append had failed.
+    pub(super) fn promised(&self) -> Seq {
+        self.read.saturating_sub(1).max(self.unsettled.last().copied().unwrap_or(0))
+    }
+}
+
 /// A cursor file.
 pub(super) struct Cursor {
     file: Arc<dyn File>,

@@ -9,13 +9,15 @@ use std::io;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, RwLock};
 
+use smallvec::SmallVec;
+
 use super::cursor::{self, Cursor, Found, Position};
 use super::log::{self, Log, Owner, Segment};
-use super::reader::Start;
+use super::reader::{Piece, Start};
 use super::scan::{Gap, Step, Walk};
 use super::segment::{self, FRAMES, Head, Summary, VERSION};
 use super::spare::{self, Spares};
-use super::types::{Damage, HeldRecord, Kind, OpenError, Opened, Options, OwnerId, Seq, Stats};
+use super::types::{Damage, Harm, HeldRecord, Kind, OpenError, Opened, Options, OwnerId, Seq, Stats};
 use super::vfs::{File, Vfs};
 use super::{frame::Parsed, quarantine};
 use crate::wire::msgpack;
@@ -109,14 +111,20 @@ impl Log {
             thin: None,
             stats: Stats::default(),
         };
-        let mut read = |list: Vec<Candidate>, copies: Option<Seq>| {
-            segments(&*vfs, list, copies, &mut opened).map_err(|e| failed("read a segment", e))
+        let mut read = |list: Vec<Candidate>, copies: Option<Seq>, promised: Seq| {
+            segments(&*vfs, list, copies, promised, &mut opened).map_err(|e| failed("read a segment", e))
         };
-        let (segments, held) = read(main, None)?;
+        let positions =
+            || cursors.iter().filter_map(|(cursor, position)| Some((cursor.id, position.as_ref()?)));
+        let promised = positions().map(|(_, position)| position.promised()).max().unwrap_or(0);
+        let (segments, held) = read(main, None, promised)?;
         log.main = segments;
         let copies = log.main.first().map_or(Seq::MAX, |s| s.piece.first);
         for (owner, list) in side {
-            let (segments, _) = read(list, Some(copies))?;
+            let own = positions().find(|(id, _)| *id == owner).and_then(|(_, position)| {
+                position.unsettled.iter().rev().find(|seq| **seq < copies).copied()
+            });
+            let (segments, _) = read(list, Some(copies), own.unwrap_or(0))?;
             log.side.insert(owner, segments);
         }
         for (id, (first, record)) in held {
@@ -139,6 +147,9 @@ impl Log {
         vfs.sync_dir().map_err(|e| failed("sync it", e))?;
         // A segment without a frame has taken its first number: it is in its name.
         let last = log.segments().map(|s| s.last().max(s.piece.first)).max().unwrap_or(0);
+        // Nor are the numbers of those that were damaged given again.
+        let last =
+            opened.damage.iter().filter_map(|d| d.next_seq).max().unwrap_or(0).saturating_sub(1).max(last);
         let read = log.owners.values().map(|o| o.read.max(o.unsettled.last().map_or(0, |l| l + 1))).max();
         log.next_seq = (last + 1).max(read.unwrap_or(1));
         opened.next_seq = log.next_seq;
@@ -233,11 +244,13 @@ fn candidate(
 type Holds = BTreeMap<u64, (Seq, HeldRecord)>;
 
 /// Segments in order, with what is owed in them, and the records that are still held. `copies`: they are of a side log, and
-/// frames from this number on are in the main log, too.
+/// frames from this number on are in the main log, too. `promised`: a cursor knows frames up to this number, so that they
+/// were on the disk once.
 fn segments(
     vfs: &dyn Vfs,
     mut list: Vec<Candidate>,
     copies: Option<Seq>,
+    promised: Seq,
     opened: &mut Opened,
 ) -> io::Result<(Vec<Segment>, Holds)> {
     let holds = copies.is_none();
@@ -263,11 +276,12 @@ fn segments(
         let seek_holds = holds && segment.piece.first >= held_from;
         if (found.summary.is_none() && !empty) || seek_holds {
             let end = found.summary.as_ref().map_or(found.size, |s| s.end);
+            let promised = found.summary.as_ref().map_or(promised.min(most), |s| s.last);
             scan(
                 vfs,
                 &mut segment,
                 end,
-                (most, copies.unwrap_or(Seq::MAX)),
+                Bounds { most, copies: copies.unwrap_or(Seq::MAX), promised },
                 found.summary.is_none(),
                 seek_holds.then_some(&mut held),
                 opened,
@@ -279,7 +293,13 @@ fn segments(
             let bytes = found.cut.as_ref().map_or(0, |cut| cut.end.saturating_sub(at));
             let next = found.cut.as_ref().map(|cut| cut.last + 1);
             let gap = Gap { at, bytes, records: 0, first, next };
-            opened.damage.push(quarantine::keep(vfs, &*segment.piece.file, &segment.piece.name, gap, false));
+            opened.damage.push(quarantine::keep(
+                vfs,
+                &*segment.piece.file,
+                &segment.piece.name,
+                gap,
+                Harm::Damaged,
+            ));
         }
         let is_last = at == befores.len();
         if !is_last {
@@ -290,16 +310,28 @@ fn segments(
     Ok((segments, held))
 }
 
+/// What is known of a segment's frames before they are read.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// What follows this number was never promised.
+    most: Seq,
+    /// In a side segment: frames from this number on are in the main log.
+    copies: Seq,
+    /// Frames up to this number were on the disk once.
+    promised: Seq,
+}
+
 /// Walks over a segment's frames; counts what is owed if nobody has.
 fn scan(
     vfs: &dyn Vfs,
     segment: &mut Segment,
     end: u64,
-    (most, copies): (Seq, Seq),
+    bounds: Bounds,
     count: bool,
     mut held: Option<&mut Holds>,
     opened: &mut Opened,
 ) -> io::Result<()> {
+    let Bounds { most, copies, .. } = bounds;
     let piece = Arc::clone(&segment.piece);
     let side = piece.name.starts_with("side-");
     let mut walk = Walk::new(Arc::clone(&piece.file), piece.uuid, FRAMES, end, piece.first.saturating_sub(1));
@@ -316,14 +348,15 @@ fn scan(
                     gaps.retain(|gap| gap.first < copies);
                     opened.damage.extend(
                         gaps.drain(..)
-                            .map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, false)),
+                            .map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, Harm::Damaged)),
                     );
                     segment.sealed = true;
                     break;
                 }
                 // Damage between frames that count is real.
                 opened.damage.extend(
-                    gaps.drain(..).map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, false)),
+                    gaps.drain(..)
+                        .map(|gap| quarantine::keep(vfs, &*piece.file, &piece.name, gap, Harm::Damaged)),
                 );
                 ends = at + parsed.size as u64;
                 if count {
@@ -347,9 +380,8 @@ fn scan(
                 // A side segment has one life, and its file grows with it: whatever stands there was begun.
                 let rest =
                     Gap { at, bytes: end - at, records: 0, first: piece.last.load(Acquire) + 1, next: None };
-                let torn = torn.or((rest.bytes > 0 && side).then_some(rest));
-                if let Some(gap) = torn.filter(|_| most == Seq::MAX) {
-                    opened.damage.push(quarantine::keep(vfs, &*piece.file, &piece.name, gap, true));
+                if let Some(gap) = torn.or((rest.bytes > 0 && side).then_some(rest)) {
+                    opened.damage.extend(tail(vfs, &piece, &walk, gap, bounds)?);
                 }
                 break;
             }
@@ -359,6 +391,35 @@ fn scan(
         piece.end.store(ends, Release);
     }
     Ok(())
+}
+
+/// What is to be said of a frame that was begun at the end of a segment and cannot be read. A write that a crash
+/// interrupted looks like one that was damaged later, unless one bit alone is wrong or a cursor knows the frame.
+fn tail(
+    vfs: &dyn Vfs,
+    piece: &Piece,
+    walk: &Walk,
+    gap: Gap,
+    Bounds { most, copies, promised }: Bounds,
+) -> io::Result<Option<Damage>> {
+    let mended = walk.mend(gap.at)?.filter(|frame| frame.seq <= most && frame.seq < copies);
+    let (gap, harm, owners) = match mended {
+        Some(frame) => {
+            let (bytes, records, next) = (frame.size as u64, frame.count, Some(frame.seq + 1));
+            (Gap { bytes, records, next, ..gap }, Harm::Damaged, frame.owners)
+        }
+        None => {
+            let gap = quarantine::without_zeros(&*piece.file, gap)?;
+            if gap.first <= promised {
+                (Gap { next: Some(promised + 1), ..gap }, Harm::Damaged, SmallVec::new())
+            } else if most == Seq::MAX {
+                (gap, Harm::Torn, SmallVec::new())
+            } else {
+                return Ok(None);
+            }
+        }
+    };
+    Ok(Some(Damage { owners, ..quarantine::keep(vfs, &*piece.file, &piece.name, gap, harm) }))
 }
 
 /// Takes the records of a held frame apart.

@@ -12,7 +12,7 @@ use super::frame::{HEAD, Uuid};
 use super::scan::{Gap, Step, Walk};
 use super::segment::FRAMES;
 use super::vfs::{File, Vfs};
-use super::{Kind, OwnerId, Read, Seq, StoredFrame, quarantine};
+use super::{Harm, Kind, OwnerId, Read, Seq, StoredFrame, quarantine};
 use crate::rt::Marks;
 
 /// A segment as readers see it.
@@ -149,7 +149,7 @@ impl Reader {
             }
             drop(index);
             for gap in damage {
-                read.damage.push(quarantine::keep(&*self.vfs, &*piece.file, &piece.name, gap, false));
+                read.damage.push(quarantine::keep(&*self.vfs, &*piece.file, &piece.name, gap, Harm::Damaged));
             }
         }
         self.place = Some((piece.uuid, walk.at(), read.next));

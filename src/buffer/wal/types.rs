@@ -125,11 +125,22 @@ pub struct Damage {
     pub first_seq: Seq,
     /// The frame that follows, if one is known: those from `first_seq` up to it are lost.
     pub next_seq: Option<Seq>,
-    /// The end of the log, cut: a write that a crash interrupted. What was acknowledged is not in there, unless the disk
-    /// lied.
-    pub torn: bool,
+    /// What is wrong.
+    pub harm: Harm,
+    /// Who was owed it, where that is known for sure.
+    pub owners: SmallVec<[OwnerId; 4]>,
     /// Where the bytes were put.
     pub kept: Option<String>,
+}
+
+/// What is wrong with bytes that could not be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// They were stored once.
+    Damaged,
+    /// The end of the log, cut: a write that a crash interrupted. What was acknowledged is not in there, unless the disk
+    /// lied.
+    Torn,
 }
 
 /// What was found at the start.

@@ -10,7 +10,9 @@ use smallvec::smallvec;
 use super::disk::{Disk, Faults};
 use super::image::Mood;
 use super::world::{Order, SEGMENT, Shape, Step, World, options};
-use crate::buffer::wal::{AppendError, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
+use crate::buffer::wal::scan::Gap;
+use crate::buffer::wal::{AppendError, Damage, Harm, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
+use crate::buffer::wal::{frame as bytes_of, quarantine};
 use crate::record::{Seg, Tag};
 use crate::rt::Marks;
 
@@ -346,6 +348,94 @@ fn what_is_appended_after_a_segment_that_could_not_be_begun_is_there_after_a_pow
         }
     }
     assert!(refused > 10, "{refused} groups were refused");
+}
+
+/// A log with two frames, the second at the place that is given; a test changes its bytes.
+fn changed(handed_out: bool, change: impl FnOnce(&mut [u8])) -> (Disk, OwnerId, u64, Vec<u8>) {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    log.append(&[plain(owner, 5000, 1)]).unwrap();
+    log.append(&[plain(owner, 3000, 2)]).unwrap();
+    if handed_out {
+        log.handed_out(owner, &[1, 2], 3);
+    }
+    log.close().unwrap();
+    let name = "0000000000000001.wal";
+    let mut bytes = disk.bytes_of(name).unwrap();
+    let at = 4096 + bytes_of::size(&plain(owner, 5000, 1)) as usize;
+    change(&mut bytes[at..at + bytes_of::size(&plain(owner, 3000, 2)) as usize]);
+    disk.take(name);
+    disk.put(name, &bytes);
+    (disk, owner, at as u64, bytes.split_off(at))
+}
+
+/// Opens the log: what is said, after a look whether the frame before is there and the log goes on.
+fn found(disk: &Disk, owner: OwnerId) -> Damage {
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+    let read = log.reader(owner).read(1, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [1]);
+    let next = log.append(&[plain(owner, 100, 3)]).unwrap().start;
+    assert!(next > 1);
+    drop(log);
+    let (log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let read = log.reader(owner).read(1, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [1, next]);
+    let again = opened.damage.iter().chain(&read.damage).find(|damage| damage.harm == Harm::Torn);
+    assert_eq!(again, None, "an end that was cut is said once");
+    damage.clone()
+}
+
+#[test]
+fn a_wrong_bit_in_the_last_frame_is_told_from_a_torn_end_and_its_bytes_are_kept() {
+    for bit in (0..48 * 8).chain((48 * 8..3000 * 8).step_by(1013)) {
+        let (disk, owner, at, rest) = changed(false, |frame| frame[bit / 8] ^= 1 << (bit % 8));
+        let damage = found(&disk, owner);
+        let size = bytes_of::size(&plain(owner, 3000, 2));
+        assert_eq!((damage.harm, damage.offset, damage.bytes), (Harm::Damaged, at, size), "bit {bit}");
+        assert_eq!((damage.first_seq, damage.next_seq, damage.records), (2, Some(3), 1), "bit {bit}");
+        assert_eq!(damage.owners.to_vec(), [owner], "bit {bit}");
+        let kept = disk.bytes_of(&damage.kept.unwrap()).unwrap();
+        assert!(kept == rest[..size as usize], "bit {bit}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_named_and_kept_as_far_as_it_was_written() {
+    for written in [9, 48, 60, 512, 2999] {
+        let (disk, owner, at, rest) = changed(false, |frame| frame[written..].fill(0));
+        let damage = found(&disk, owner);
+        assert_eq!((damage.harm, damage.offset), (Harm::Torn, at), "{written} written");
+        let end = rest.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        assert_eq!(damage.bytes, end as u64, "{written} written");
+        assert!(disk.bytes_of(&damage.kept.unwrap()).unwrap() == rest[..end], "{written} written");
+    }
+}
+
+#[test]
+fn an_end_that_an_output_had_been_handed_is_damaged_and_not_torn() {
+    let (disk, owner, at, _) = changed(true, |frame| frame[1000..].fill(0));
+    let damage = found(&disk, owner);
+    assert_eq!((damage.harm, damage.offset), (Harm::Damaged, at));
+    assert_eq!((damage.first_seq, damage.next_seq), (2, Some(3)));
+}
+
+#[test]
+fn torn_ends_leave_room_in_quarantine_for_what_was_stored_once() {
+    let disk = Disk::new(1);
+    for n in 0..16 {
+        disk.put(&format!("corrupt-{n:016x}-4096.bin"), b"earlier");
+        let vfs = disk.mount();
+        let file = vfs.create(&format!("{n}.wal")).unwrap();
+        file.write_at(&[std::io::IoSlice::new(&[7; 100])], 0).unwrap();
+        let gap = Gap { at: 0, bytes: 100, records: 0, first: 1, next: None };
+        let keep = |harm| {
+            let kept = quarantine::keep(&*vfs, &*file, &format!("{n}.wal"), gap, harm).kept;
+            kept.inspect(|name| disk.take(name)).is_some()
+        };
+        assert_eq!((keep(Harm::Torn), keep(Harm::Damaged)), (n < 7, n < 15), "{} kept before", n + 1);
+    }
 }
 
 #[test]
