@@ -162,7 +162,8 @@ impl Log {
         for (cursor, position) in cursors {
             let id = cursor.id;
             // Without a position everything that is there is owed.
-            let position = position.unwrap_or_default();
+            let mut position = position.unwrap_or_default();
+            let dirty = self.give_up_damaged(id, &mut position, &mut opened.damage);
             let start = Start {
                 read: position.read,
                 unsettled: position.unsettled.iter().copied().collect(),
@@ -175,7 +176,7 @@ impl Log {
                 unsettled,
                 partly: position.partly,
                 start: Arc::new(start),
-                dirty: false,
+                dirty,
                 unsynced: false,
             };
             self.next_owner = self.next_owner.max(u32::from(id.0) + 1);
@@ -195,6 +196,24 @@ impl Log {
                 opened.backlog.push((*id, owner.low(), bytes));
             }
         }
+    }
+}
+
+impl Log {
+    /// Frames that an owner was handed and that are damaged now will never be settled: it does not wait for them. Says
+    /// whether there are any. Those that have been copied to its side log are still there.
+    fn give_up_damaged(&self, id: OwnerId, position: &mut Position, damage: &mut [Damage]) -> bool {
+        let copied = self.side.get(&id).and_then(|side| side.last()).map_or(0, Segment::last);
+        let before = position.unsettled.len();
+        for damage in damage.iter_mut().filter(|d| d.harm == Harm::Damaged && !d.file.starts_with("side-")) {
+            let Some(next) = damage.next_seq else { continue };
+            let count = position.unsettled.len();
+            position.unsettled.retain(|seq| *seq <= copied || !(damage.first_seq..next).contains(seq));
+            if position.unsettled.len() < count && !damage.owners.contains(&id) {
+                damage.owners.push(id);
+            }
+        }
+        position.unsettled.len() < before
     }
 }
 
@@ -274,25 +293,29 @@ fn segments(
             segment.piece.end.store(summary.end, Release);
         }
         let seek_holds = holds && segment.piece.first >= held_from;
+        // Made whole and never cut by the log: somebody has.
+        let short = holds && (found.size % FRAMES != 0 || found.size < SMALLEST);
+        let promised =
+            found.summary.as_ref().or(found.cut.as_ref()).map_or(promised.min(most), |said| said.last);
         if (found.summary.is_none() && !empty) || seek_holds {
             let end = found.summary.as_ref().map_or(found.size, |s| s.end);
-            let promised = found.summary.as_ref().map_or(promised.min(most), |s| s.last);
             scan(
                 vfs,
                 &mut segment,
                 end,
-                Bounds { most, copies: copies.unwrap_or(Seq::MAX), promised },
+                Bounds { most, copies: copies.unwrap_or(Seq::MAX), promised, short },
                 found.summary.is_none(),
                 seek_holds.then_some(&mut held),
                 opened,
             )?;
         }
-        let short = found.size % FRAMES != 0 || found.size < SMALLEST;
-        if found.cut.is_some() || (holds && short) {
-            let (at, first) = (segment.end(), segment.last().max(segment.piece.first.saturating_sub(1)) + 1);
-            let bytes = found.cut.as_ref().map_or(0, |cut| cut.end.saturating_sub(at));
-            let next = found.cut.as_ref().map(|cut| cut.last + 1);
-            let gap = Gap { at, bytes, records: 0, first, next };
+        let end = segment.end();
+        let said = opened.damage.iter().any(|d| d.file == segment.piece.name && d.offset >= end);
+        if (found.cut.is_some() || short) && !said {
+            let first = segment.last().max(segment.piece.first.saturating_sub(1)) + 1;
+            let bytes = found.cut.as_ref().map_or(0, |cut| cut.end.saturating_sub(end));
+            let next = (promised >= first).then_some(promised + 1);
+            let gap = Gap { at: end, bytes, records: 0, first, next };
             opened.damage.push(quarantine::keep(
                 vfs,
                 &*segment.piece.file,
@@ -319,6 +342,8 @@ struct Bounds {
     copies: Seq,
     /// Frames up to this number were on the disk once.
     promised: Seq,
+    /// Somebody has cut the file.
+    short: bool,
 }
 
 /// Walks over a segment's frames; counts what is owed if nobody has.
@@ -394,13 +419,14 @@ fn scan(
 }
 
 /// What is to be said of a frame that was begun at the end of a segment and cannot be read. A write that a crash
-/// interrupted looks like one that was damaged later, unless one bit alone is wrong or a cursor knows the frame.
+/// interrupted looks like one that was damaged later, unless one bit alone is wrong, a cursor knows the frame, or the file is
+/// shorter than it was made.
 fn tail(
     vfs: &dyn Vfs,
     piece: &Piece,
     walk: &Walk,
     gap: Gap,
-    Bounds { most, copies, promised }: Bounds,
+    Bounds { most, copies, promised, short }: Bounds,
 ) -> io::Result<Option<Damage>> {
     let mended = walk.mend(gap.at)?.filter(|frame| frame.seq <= most && frame.seq < copies);
     let (gap, harm, owners) = match mended {
@@ -410,8 +436,9 @@ fn tail(
         }
         None => {
             let gap = quarantine::without_zeros(&*piece.file, gap)?;
-            if gap.first <= promised {
-                (Gap { next: Some(promised + 1), ..gap }, Harm::Damaged, SmallVec::new())
+            if gap.first <= promised || (short && most == Seq::MAX) {
+                let next = (gap.first <= promised).then_some(promised + 1);
+                (Gap { next, ..gap }, Harm::Damaged, SmallVec::new())
             } else if most == Seq::MAX {
                 (gap, Harm::Torn, SmallVec::new())
             } else {

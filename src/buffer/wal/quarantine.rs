@@ -27,11 +27,15 @@ pub(super) fn is_kept(name: &str) -> bool {
 pub(super) fn keep(vfs: &dyn Vfs, file: &dyn File, name: &str, gap: Gap, harm: Harm) -> Damage {
     let most = if harm == Harm::Torn { TORN } else { FILES };
     let kept = copy(vfs, file, name, gap, most).ok().flatten();
+    let torn = harm == Harm::Torn;
+    // Numbers are not used twice, and few are not used at all.
+    let frames = gap.next.map_or(1, |next| next.saturating_sub(gap.first));
     Damage {
         file: name.to_owned(),
         offset: gap.at,
         bytes: gap.bytes,
-        records: gap.records,
+        frames: if torn { 0 } else { frames },
+        records: if torn { 0 } else { gap.records },
         first_seq: gap.first,
         next_seq: gap.next,
         harm,
@@ -64,6 +68,9 @@ fn copy(vfs: &dyn Vfs, file: &dyn File, name: &str, gap: Gap, most: usize) -> io
     let mut bytes = vec![0; usize::try_from(gap.bytes.min(MOST)).unwrap_or(0)];
     let n = file.read_at(&mut bytes, gap.at)?;
     bytes.truncate(n);
+    if n == 0 {
+        return Ok(None);
+    }
     let there = vfs.list()?;
     let out = if there.contains(&kept) {
         let out = vfs.open(&kept)?;
@@ -90,6 +97,17 @@ impl Damage {
     pub(super) fn whole(name: &str, bytes: u64, kept: Option<String>, first_seq: Seq) -> Damage {
         let file = name.to_owned();
         let (harm, owners) = (Harm::Damaged, SmallVec::new());
-        Damage { file, offset: 0, bytes, records: 0, first_seq, next_seq: None, harm, owners, kept }
+        Damage {
+            file,
+            offset: 0,
+            bytes,
+            frames: 0,
+            records: 0,
+            first_seq,
+            next_seq: None,
+            harm,
+            owners,
+            kept,
+        }
     }
 }

@@ -119,6 +119,8 @@ pub struct Damage {
     pub offset: u64,
     /// How many.
     pub bytes: u64,
+    /// Frames that are lost with them, at most; 0: nobody was told that they are stored.
+    pub frames: u64,
     /// Records in it, as far as its first head can be believed; 0: unknown.
     pub records: u64,
     /// The first frame that may have been there.

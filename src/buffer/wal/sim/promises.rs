@@ -419,6 +419,13 @@ fn an_end_that_an_output_had_been_handed_is_damaged_and_not_torn() {
     let damage = found(&disk, owner);
     assert_eq!((damage.harm, damage.offset), (Harm::Damaged, at));
     assert_eq!((damage.first_seq, damage.next_seq), (2, Some(3)));
+    assert_eq!(damage.owners.to_vec(), [owner], "who was handed it was owed it");
+    // It does not wait for what will never be settled.
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    deliver(&mut log, owner, 1);
+    log.close().unwrap();
+    let (_, opened) = Log::open(disk.mount(), options()).unwrap();
+    assert!(opened.backlog.is_empty(), "{:?}", opened.backlog);
 }
 
 #[test]
