@@ -79,6 +79,9 @@ fn report(damage: &Damage) {
     } else if damage.harm == Harm::Torn {
         tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
             "corrupt storage: the last frame is torn and was cut; unless the file was changed since, nobody was told that it is stored");
+    } else if damage.harm == Harm::Missing {
+        tracing::error!(file = %damage.file, bytes = damage.bytes, frames = damage.frames, %kept,
+            "corrupt storage: a segment is missing, or its head cannot be read; what was in it and not delivered is lost");
     } else {
         tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes,
             frames = damage.frames, records = damage.records, %kept,

@@ -9,6 +9,7 @@ mod frame;
 mod free;
 #[cfg(test)]
 mod golden;
+mod inventory;
 mod log;
 mod open;
 mod quarantine;

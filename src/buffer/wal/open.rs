@@ -12,6 +12,7 @@ use std::sync::{Arc, RwLock};
 use smallvec::SmallVec;
 
 use super::cursor::{self, Cursor, Found, Position};
+use super::inventory::{self, Inventory};
 use super::log::{self, Log, Owner, Segment};
 use super::reader::{Piece, Start};
 use super::scan::{Gap, Step, Walk};
@@ -78,12 +79,16 @@ impl Log {
             } else if name.starts_with("owner-") && name.ends_with(".cur") {
                 match Cursor::open(&*vfs, name).map_err(|e| failed(&format!("read {name}"), e))? {
                     Found::Cursor(cursor, position) => {
-                        if position.is_none() {
+                        if position.is_none() && cursor.id != inventory::ID {
                             opened.damage.push(Damage::whole(name, 0, None, 1));
                         }
                         cursors.push((cursor, position));
                     }
                     Found::Newer(found) => return Err(newer(&*vfs, name, found, cursor::VERSION)),
+                    // It is made anew; a segment that is gone now is not missed.
+                    Found::Bad if *name == cursor::file_name(inventory::ID) => {
+                        vfs.remove(name).map_err(|e| failed(&format!("remove {name}"), e))?;
+                    }
                     Found::Bad => {
                         let kept = set_aside(&*vfs, name);
                         opened.damage.push(Damage::whole(name, 0, kept, 1));
@@ -108,12 +113,14 @@ impl Log {
             sync_every: options.sync_every,
             last_sync: None,
             free_again: None,
+            inventory: None,
             thin: None,
             stats: Stats::default(),
         };
         let mut read = |list: Vec<Candidate>, copies: Option<Seq>, promised: Seq| {
             segments(&*vfs, list, copies, promised, &mut opened).map_err(|e| failed("read a segment", e))
         };
+        let listed = log.take_inventory(&mut cursors);
         let positions =
             || cursors.iter().filter_map(|(cursor, position)| Some((cursor.id, position.as_ref()?)));
         let promised = positions().map(|(_, position)| position.promised()).max().unwrap_or(0);
@@ -137,6 +144,13 @@ impl Log {
         // In the order they came: ids rise where they were given in one process, and times do across.
         opened.holds.sort_by_key(|h| (h.time_ms, h.id));
         opened.next_hold_id = opened.holds.iter().map(|h| h.id).max().unwrap_or(0) + 1;
+        // A segment without a frame has taken its first number: it is in its name.
+        let last = log.segments().map(|s| s.last().max(s.piece.first)).max().unwrap_or(0).max(promised);
+        // Nor are the numbers of those that were damaged given again.
+        let damaged = opened.damage.iter().filter_map(|damage| damage.next_seq).max();
+        log.next_seq = (last + 1).max(damaged.unwrap_or(1)).max(listed.read);
+        opened.next_seq = log.next_seq;
+        log.miss_segments(&listed, &cursors, &mut opened.damage);
         log.take_owners(cursors, &mut opened);
         // What a process left that was killed may be in the system's memory alone: a sync that fails later would take it away
         // again, though it has been handed out by then.
@@ -145,14 +159,6 @@ impl Log {
         }
         // What is relied on from here on may have got its name in a process whose sync of the directory failed.
         vfs.sync_dir().map_err(|e| failed("sync it", e))?;
-        // A segment without a frame has taken its first number: it is in its name.
-        let last = log.segments().map(|s| s.last().max(s.piece.first)).max().unwrap_or(0);
-        // Nor are the numbers of those that were damaged given again.
-        let last =
-            opened.damage.iter().filter_map(|d| d.next_seq).max().unwrap_or(0).saturating_sub(1).max(last);
-        let read = log.owners.values().map(|o| o.read.max(o.unsettled.last().map_or(0, |l| l + 1))).max();
-        log.next_seq = (last + 1).max(read.unwrap_or(1));
-        opened.next_seq = log.next_seq;
         log.publish();
         Ok((log, opened))
     }
@@ -205,7 +211,7 @@ impl Log {
     fn give_up_damaged(&self, id: OwnerId, position: &mut Position, damage: &mut [Damage]) -> bool {
         let copied = self.side.get(&id).and_then(|side| side.last()).map_or(0, Segment::last);
         let before = position.unsettled.len();
-        for damage in damage.iter_mut().filter(|d| d.harm == Harm::Damaged && !d.file.starts_with("side-")) {
+        for damage in damage.iter_mut().filter(|d| d.harm != Harm::Torn && !d.file.starts_with("side-")) {
             let Some(next) = damage.next_seq else { continue };
             let count = position.unsettled.len();
             position.unsettled.retain(|seq| *seq <= copied || !(damage.first_seq..next).contains(seq));
@@ -214,6 +220,50 @@ impl Log {
             }
         }
         position.unsettled.len() < before
+    }
+}
+
+impl Log {
+    /// Takes the list of segments from among the cursors, or makes it. Gives what it says.
+    fn take_inventory(&mut self, cursors: &mut Vec<(Cursor, Option<Position>)>) -> Position {
+        let Some(at) = cursors.iter().position(|(cursor, _)| cursor.id == inventory::ID) else {
+            self.inventory = Inventory::create(&*self.vfs).ok();
+            return Position::default();
+        };
+        let (cursor, position) = cursors.swap_remove(at);
+        let position = position.unwrap_or_default();
+        self.inventory = Some(Inventory::found(cursor, position.unsettled.clone()));
+        position
+    }
+
+    /// Reports segments that are listed and not there, and counts what was owed of them, at most, and of those whose head
+    /// was damaged.
+    fn miss_segments(
+        &self,
+        listed: &Position,
+        cursors: &[(Cursor, Option<Position>)],
+        damage: &mut Vec<Damage>,
+    ) {
+        let there = |first: Seq| self.main.iter().any(|segment| segment.piece.first == first);
+        for first in listed.unsettled.iter().copied().filter(|first| !there(*first)) {
+            let name = segment::main_name(first);
+            if !damage.iter().any(|d| d.file == name && d.harm == Harm::Missing) {
+                damage.push(Damage { harm: Harm::Missing, ..Damage::whole(&name, 0, None, first) });
+            }
+        }
+        for damage in damage.iter_mut().filter(|d| d.harm == Harm::Missing) {
+            let first = damage.first_seq;
+            let segments = self.main.iter().map(|segment| segment.piece.first);
+            let next = segments.chain(listed.unsettled.iter().copied()).filter(|next| *next > first).min();
+            let next = next.unwrap_or(self.next_seq).max(first);
+            let waits = |position: &Position| {
+                let known = position.unsettled.iter().filter(|seq| (first..next).contains(*seq));
+                known.count() as u64 + next.saturating_sub(first.max(position.read))
+            };
+            damage.next_seq = Some(next);
+            let lost = cursors.iter().map(|(_, position)| position.as_ref().map_or(next - first, waits));
+            damage.frames = lost.max().unwrap_or(0);
+        }
     }
 }
 
@@ -254,7 +304,11 @@ fn candidate(
         segment::Read::Newer(found) => Err(newer(vfs, name, found, VERSION)),
         segment::Read::Bad => {
             let kept = set_aside(vfs, name);
-            opened.damage.push(Damage::whole(name, size, kept, 0));
+            let mut damage = Damage::whole(name, size, kept, 0);
+            if let Some(first) = segment::main_first(name) {
+                (damage.harm, damage.first_seq) = (Harm::Missing, first);
+            }
+            opened.damage.push(damage);
             Ok(None)
         }
     }

@@ -143,6 +143,8 @@ pub enum Harm {
     /// The end of the log, cut: a write that a crash interrupted. What was acknowledged is not in there, unless the disk
     /// lied.
     Torn,
+    /// A segment's file is gone; or its head is, which says which frames are its own.
+    Missing,
 }
 
 /// What was found at the start.

@@ -215,9 +215,9 @@ fn damage_segment(
         _ => world.disk.put(name, &bytes),
     }
     world.model.forgive = true;
-    // A lost end of the log takes numbers with it.
-    let silent = matches!(action, Action::Remove | Action::OddName)
-        || (action == Action::Truncate && name.starts_with("side"));
+    // The end of a side segment is like an end, and one that is gone like one that was freed.
+    let silent =
+        name.starts_with("side") && matches!(action, Action::Remove | Action::OddName | Action::Truncate);
     Some(judge(&mut world, name, frames, &ranges, takes_all(action, &ranges), silent))
 }
 
@@ -247,8 +247,6 @@ fn judge(
             let by_seq = damage.first_seq <= lost.1 && damage.next_seq.is_none_or(|next| lost.1 < next);
             damage.file == name && (by_place || by_seq)
         });
-        // A segment that is gone looks like one that was freed, and the end of one that is still written to (or of a
-        // side segment, cut) like an end.
         if !reported && !silent {
             return Err(format!("{lost:?} is lost and not reported: {:?}", world.damage));
         }

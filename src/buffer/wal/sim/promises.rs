@@ -429,6 +429,50 @@ fn an_end_that_an_output_had_been_handed_is_damaged_and_not_torn() {
 }
 
 #[test]
+fn a_segment_that_is_gone_is_missed_once_and_one_that_was_freed_is_not() {
+    let later = || Instant::now() + Duration::from_secs(3600);
+    let disk = Disk::new(1);
+    let open = || Log::open(disk.mount(), options()).unwrap();
+    let (mut log, _) = open();
+    let (owner, other) = (log.owner("a", 1).unwrap(), log.owner("b", 1).unwrap());
+    // Four frames a segment. The first segments are owed to nobody soon, of the others one is taken away.
+    for n in 0..8 {
+        log.append(&[plain(other, 60_000, n)]).unwrap();
+    }
+    for n in 8..24 {
+        log.append(&[plain(owner, 60_000, n)]).unwrap();
+    }
+    deliver(&mut log, other, 1);
+    assert_eq!(log.maintain(later()).unwrap().segments, 2);
+    log.close().unwrap();
+    let (log, opened) = open();
+    assert_eq!(opened.damage, []);
+    drop(log);
+    for (taken, numbers) in [(13, 13..17), (21, 21..25)] {
+        let fork = disk.fork();
+        fork.take(&format!("{taken:016x}.wal"));
+        let (mut log, opened) = Log::open(fork.mount(), options()).unwrap();
+        let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+        assert_eq!((damage.harm, damage.frames), (Harm::Missing, 4));
+        assert_eq!((damage.first_seq, damage.next_seq), (numbers.start, Some(numbers.end)));
+        assert_eq!(opened.next_seq, 25, "no number is used twice");
+        let mut reader = log.reader(owner);
+        let (mut next, mut seqs) = (1, Vec::new());
+        while next < 25 {
+            let read = reader.read(next, 1 << 20);
+            seqs.extend(read.frames.iter().map(|frame| frame.seq));
+            next = if read.caught_up { 25 } else { read.next };
+        }
+        assert_eq!(seqs, (9..25).filter(|seq| !numbers.contains(seq)).collect::<Vec<_>>());
+        log.append(&[plain(owner, 60_000, 99)]).unwrap();
+        log.maintain(later()).unwrap();
+        log.close().unwrap();
+        let (_, opened) = Log::open(fork.mount(), options()).unwrap();
+        assert_eq!(opened.damage, [], "it is said once");
+    }
+}
+
+#[test]
 fn torn_ends_leave_room_in_quarantine_for_what_was_stored_once() {
     let disk = Disk::new(1);
     for n in 0..16 {
