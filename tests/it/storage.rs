@@ -418,3 +418,27 @@ fn what_the_disk_has_damaged_is_named_kept_and_counted_for_the_output_that_was_o
         assert_eq!(ended.code, Some(0));
     }
 }
+
+#[test]
+fn an_output_whose_position_somebody_has_removed_gets_what_it_was_owed() {
+    let router = Router::start_in(with_dead_output(), &two("none", "*"));
+    let mut client = router.unix();
+    for n in 0..100 {
+        client.send(&message("t", &n.to_string()));
+    }
+    client.send(&message_to_ack("t", "100", "id"));
+    client.expect(&ack("id"));
+    let ended = router.stop();
+    let files = fs::read_dir(ended.dir.path().join("storage")).unwrap().map(|e| e.unwrap().path());
+    let removed = files.filter(|f| f.extension().is_some_and(|e| e == "cur")).map(fs::remove_file);
+    assert_eq!(removed.map(Result::unwrap).count(), 3, "of two outputs and of the log");
+    fs::remove_file(ended.dir.path().join("dead.log")).unwrap();
+    let router = Router::start_in(ended.dir, &two("none", "*"));
+    let expected: Vec<String> = (0..101).map(|n| n.to_string()).collect();
+    assert_eq!(router.logs("dead.log", 101), expected);
+    router.says("what is stored for it comes again");
+    let ended = router.stop();
+    assert_eq!((ended.ledger.output("file.1", "recovered"), ended.code), (101, Some(0)));
+    let ended = Router::start_in(ended.dir, &two("none", "*")).stop();
+    assert_eq!(ended.logs("dead.log").len(), 101, "once");
+}

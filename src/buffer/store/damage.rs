@@ -69,23 +69,18 @@ impl Met {
 /// Says what was lost, and where.
 fn report(damage: &Damage) {
     let kept = damage.kept.as_deref().unwrap_or("nowhere");
-    let is_cursor = damage.file.ends_with(".cur");
-    if is_cursor && damage.kept.is_some() {
-        tracing::error!(file = %damage.file, %kept,
-            "corrupt storage: the file of an output's position cannot be read and was set aside: its output begins anew, and what it was owed before is not sent");
-    } else if is_cursor {
-        tracing::error!(file = %damage.file,
-            "corrupt storage: an output's position cannot be read: what is stored for it comes again");
-    } else if damage.harm == Harm::Torn {
-        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
-            "corrupt storage: the last frame is torn and was cut; unless the file was changed since, nobody was told that it is stored");
-    } else if damage.harm == Harm::Missing {
-        tracing::error!(file = %damage.file, bytes = damage.bytes, frames = damage.frames, %kept,
-            "corrupt storage: a segment is missing, or its head cannot be read; what was in it and not delivered is lost");
-    } else {
-        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes,
-            frames = damage.frames, records = damage.records, %kept,
-            "corrupt storage: a damaged frame was skipped");
+    let Damage { file, offset, bytes, frames, records, .. } = damage;
+    match damage.harm {
+        Harm::Position => tracing::error!(%file, %kept,
+            "corrupt storage: an output's position is gone or cannot be read: what is stored for it comes again"),
+        Harm::Owner => tracing::error!(%file, frames, records, %kept,
+            "corrupt storage: the file of an output's position cannot be read, nor whose it was: its output begins anew, and what it was owed before is not sent"),
+        Harm::Torn => tracing::error!(%file, offset, bytes, %kept,
+            "corrupt storage: the last frame is torn and was cut; unless the file was changed since, nobody was told that it is stored"),
+        Harm::Missing => tracing::error!(%file, bytes, frames, %kept,
+            "corrupt storage: a segment is missing, or its head cannot be read; what was in it and not delivered is lost"),
+        Harm::Damaged => tracing::error!(%file, offset, bytes, frames, records, %kept,
+            "corrupt storage: a damaged frame was skipped"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Instant;
 
+use super::cursor;
 use super::frame;
 use super::inventory::Inventory;
 use super::log::{self, Log, Segment};
@@ -327,7 +328,8 @@ impl Log {
             }
         }
         if let Some(owner) = self.owners.remove(&id) {
-            self.vfs.remove(&super::cursor::file_name(owner.cursor.id))?;
+            cursor::remove_id(&*self.vfs, owner.cursor.id)?;
+            self.vfs.remove(&cursor::file_name(owner.cursor.id))?;
             self.vfs.sync_dir()?;
         }
         Ok(dropped)

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use super::cursor::{Cursor, Position};
+use super::cursor::{self, Cursor, Position};
 use super::frame::{self, Uuid};
 use super::inventory::Inventory;
 use super::reader::{Index, Piece, Reader, Start};
@@ -234,6 +234,8 @@ impl Log {
             .map_err(|_| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let position = Position { read: self.next_seq, ..Position::default() };
         let cursor = Cursor::create(&*self.vfs, id, identity, now_unix, &position)?;
+        // Of use only should the cursor be lost: the next start writes it where this one could not.
+        let _without = cursor::write_id(&*self.vfs, id, identity).and_then(|()| self.vfs.sync_dir());
         self.next_owner += 1;
         self.owners.insert(
             id,

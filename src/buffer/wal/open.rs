@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use smallvec::SmallVec;
 
-use super::cursor::{self, Cursor, Found, Position};
+use super::cursor::{self, Cursor, Found, Known, Position};
 use super::inventory::{self, Inventory};
 use super::log::{self, Log, Owner, Segment};
 use super::reader::{Piece, Start};
@@ -62,7 +63,7 @@ impl Log {
         let (free, volume) = vfs.space().map_err(|e| failed("ask for its space", e))?;
         let mut opened = Opened::default();
         let (mut main, mut side) = (Vec::new(), BTreeMap::<OwnerId, Vec<Candidate>>::new());
-        let mut cursors = Vec::new();
+        let (mut cursors, mut known) = (Vec::new(), Vec::new());
         let mut on_disk = 0;
         for name in &names {
             if spare::is_spare(name) || name.ends_with(".cur.new") {
@@ -76,11 +77,18 @@ impl Log {
                     Some(owner) => side.entry(owner).or_default().push(found),
                     None => main.push(found),
                 }
+            } else if cursor::is_id(name) {
+                match cursor::read_id(&*vfs, name).map_err(|e| failed(&format!("read {name}"), e))? {
+                    Known::Owner(id, identity) => known.push((id, identity)),
+                    Known::Newer(found) => return Err(newer(&*vfs, name, found, cursor::VERSION)),
+                    // Written anew if its owner has a cursor.
+                    Known::Bad => {}
+                }
             } else if name.starts_with("owner-") && name.ends_with(".cur") {
                 match Cursor::open(&*vfs, name).map_err(|e| failed(&format!("read {name}"), e))? {
                     Found::Cursor(cursor, position) => {
                         if position.is_none() && cursor.id != inventory::ID {
-                            opened.damage.push(Damage::whole(name, 0, None, 1));
+                            opened.damage.push(Damage::whole(name, Harm::Position, 0, None, 1));
                         }
                         cursors.push((cursor, position));
                     }
@@ -91,11 +99,13 @@ impl Log {
                     }
                     Found::Bad => {
                         let kept = set_aside(&*vfs, name);
-                        opened.damage.push(Damage::whole(name, 0, kept, 1));
+                        opened.damage.push(Damage::whole(name, Harm::Owner, 0, kept, 1));
                     }
                 }
             }
         }
+        know_owners(&*vfs, &mut cursors, &known, &mut opened.damage)
+            .map_err(|e| failed("make the file of an output's position", e))?;
         let standard = options.segment_bytes.unwrap_or(((free + on_disk) / 8).min(LARGEST));
         let standard = (standard.max(SMALLEST) / FRAMES * FRAMES).max(2 * FRAMES);
         let reserve = (volume / 4).min(RESERVE * standard);
@@ -152,6 +162,7 @@ impl Log {
         opened.next_seq = log.next_seq;
         log.miss_segments(&listed, &cursors, &mut opened.damage);
         log.take_owners(cursors, &mut opened);
+        log.miss_owners(&mut opened.damage);
         // What a process left that was killed may be in the system's memory alone: a sync that fails later would take it away
         // again, though it has been handed out by then.
         for segment in log.segments().filter(|s| !s.sealed) {
@@ -224,6 +235,18 @@ impl Log {
 }
 
 impl Log {
+    /// Counts what was owed to those of whom nobody knows who they were.
+    fn miss_owners(&self, damage: &mut [Damage]) {
+        for damage in damage.iter_mut().filter(|d| d.harm == Harm::Owner) {
+            let id = cursor::owner_of(&damage.file);
+            for owed in self.segments().filter_map(|segment| segment.owed.get(&id?)) {
+                damage.frames += u64::from(owed.frames);
+                damage.records += owed.records;
+                damage.bytes += owed.bytes;
+            }
+        }
+    }
+
     /// Takes the list of segments from among the cursors, or makes it. Gives what it says.
     fn take_inventory(&mut self, cursors: &mut Vec<(Cursor, Option<Position>)>) -> Position {
         let Some(at) = cursors.iter().position(|(cursor, _)| cursor.id == inventory::ID) else {
@@ -248,7 +271,7 @@ impl Log {
         for first in listed.unsettled.iter().copied().filter(|first| !there(*first)) {
             let name = segment::main_name(first);
             if !damage.iter().any(|d| d.file == name && d.harm == Harm::Missing) {
-                damage.push(Damage { harm: Harm::Missing, ..Damage::whole(&name, 0, None, first) });
+                damage.push(Damage::whole(&name, Harm::Missing, 0, None, first));
             }
         }
         for damage in damage.iter_mut().filter(|d| d.harm == Harm::Missing) {
@@ -269,6 +292,36 @@ impl Log {
 
 fn newer(vfs: &dyn Vfs, file: &str, found: u32, known: u32) -> OpenError {
     OpenError::Newer { place: vfs.place(), file: file.to_owned(), found, known }
+}
+
+/// Makes the cursors of owners that are known beside them and have none: they are owed everything that is there. Notes
+/// those that have one and are not known yet.
+fn know_owners(
+    vfs: &dyn Vfs,
+    cursors: &mut Vec<(Cursor, Option<Position>)>,
+    known: &[(OwnerId, String)],
+    damage: &mut Vec<Damage>,
+) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    for (cursor, _) in cursors.iter().filter(|(cursor, _)| cursor.id != inventory::ID) {
+        if !known.iter().any(|(id, name)| *id == cursor.id && *name == cursor.name) {
+            // Of use only should the cursor be lost, which a full disk is no reason to stop for.
+            let _without = cursor::write_id(vfs, cursor.id, &cursor.name);
+        }
+    }
+    for (id, name) in known {
+        if cursors.iter().any(|(cursor, _)| cursor.id == *id) {
+            continue;
+        }
+        // It counts as configured now: since when it is not nobody knows.
+        cursors.push((Cursor::create(vfs, *id, name, now, &Position::default())?, None));
+        let file = cursor::file_name(*id);
+        match damage.iter_mut().find(|damage| damage.file == file) {
+            Some(set_aside) => set_aside.harm = Harm::Position,
+            None => damage.push(Damage::whole(&file, Harm::Position, 0, None, 1)),
+        }
+    }
+    Ok(())
 }
 
 /// Gives a file that cannot be read another name, so that a person can look at it and nobody trips over it again.
@@ -304,11 +357,11 @@ fn candidate(
         segment::Read::Newer(found) => Err(newer(vfs, name, found, VERSION)),
         segment::Read::Bad => {
             let kept = set_aside(vfs, name);
-            let mut damage = Damage::whole(name, size, kept, 0);
-            if let Some(first) = segment::main_first(name) {
-                (damage.harm, damage.first_seq) = (Harm::Missing, first);
-            }
-            opened.damage.push(damage);
+            opened.damage.push(match segment::main_first(name) {
+                Some(first) => Damage::whole(name, Harm::Missing, size, kept, first),
+                // What it held and the main log does not nobody can tell: it was something.
+                None => Damage { frames: 1, ..Damage::whole(name, Harm::Damaged, size, kept, 0) },
+            });
             Ok(None)
         }
     }

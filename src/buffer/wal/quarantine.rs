@@ -94,9 +94,9 @@ fn copy(vfs: &dyn Vfs, file: &dyn File, name: &str, gap: Gap, most: usize) -> io
 
 impl Damage {
     /// A whole file that cannot be read.
-    pub(super) fn whole(name: &str, bytes: u64, kept: Option<String>, first_seq: Seq) -> Damage {
+    pub(super) fn whole(name: &str, harm: Harm, bytes: u64, kept: Option<String>, first_seq: Seq) -> Damage {
         let file = name.to_owned();
-        let (harm, owners) = (Harm::Damaged, SmallVec::new());
+        let owners = SmallVec::new();
         Damage {
             file,
             offset: 0,

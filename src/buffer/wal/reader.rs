@@ -92,7 +92,7 @@ impl Reader {
     fn read_piece(&mut self, piece: &Arc<Piece>, max: usize, read: &mut Read) {
         let (last, end) = (piece.last.load(Acquire), piece.end.load(Acquire));
         let (at, before) = match self.place {
-            Some((uuid, at, next)) if uuid == piece.uuid && next == read.next => (at, next - 1),
+            Some((uuid, at, next)) if uuid == piece.uuid && next == read.next => (at, next.saturating_sub(1)),
             _ => (FRAMES, piece.first.saturating_sub(1)),
         };
         let mut walk = Walk::new(Arc::clone(&piece.file), piece.uuid, at, end, before).reading(max);

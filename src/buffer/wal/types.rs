@@ -145,6 +145,10 @@ pub enum Harm {
     Torn,
     /// A segment's file is gone; or its head is, which says which frames are its own.
     Missing,
+    /// Where an owner stands cannot be read, or is gone: it is owed everything again that is there.
+    Position,
+    /// Nor is it known who the owner was: its output begins anew.
+    Owner,
 }
 
 /// What was found at the start.

@@ -614,6 +614,57 @@ fn an_owner_counts_as_configured_until_it_was_last_said_so() {
 }
 
 #[test]
+fn an_output_whose_position_is_lost_gets_everything_again_and_a_new_one_nothing() {
+    let cursor = "owner-0001.cur";
+    for is_removed in [true, false] {
+        let disk = Disk::new(1);
+        let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+        let (a, b) = (log.owner("a", 1).unwrap(), log.owner("b", 1).unwrap());
+        log.append(&[plain(a, 100, 1), plain(b, 100, 2), plain(a, 100, 3)]).unwrap();
+        deliver(&mut log, b, 1);
+        log.handed_out(a, &[1], 2);
+        log.settle(a, &[1]);
+        log.close().unwrap();
+        disk.take(cursor);
+        if !is_removed {
+            disk.put(cursor, &[7; 40_960]);
+        }
+        let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+        let said: Vec<_> = opened.damage.iter().map(|d| (d.harm, &*d.file, d.kept.is_some())).collect();
+        assert_eq!(said, [(Harm::Position, cursor, !is_removed)]);
+        let ids = [log.owner("a", 2), log.owner("b", 2), log.owner("c", 2)].map(Result::unwrap);
+        assert_eq!(ids, [a, b, OwnerId(3)]);
+        let due: Vec<_> = opened.backlog.iter().map(|(id, from, _)| (*id, *from)).collect();
+        assert_eq!(due, [(a, 0)]);
+        let seqs = |id| log.reader(id).read(1, 1 << 20).frames.iter().map(|f| f.seq).collect::<Vec<_>>();
+        assert_eq!((seqs(a), seqs(b), seqs(ids[2])), (vec![1, 3], vec![], vec![]));
+        // It is not forgotten for a time when nobody knows whether it was configured.
+        let seen = log.owners()[0].last_configured_unix;
+        assert_eq!(seen, 2);
+        log.close().unwrap();
+        let (_, opened) = Log::open(disk.mount(), options()).unwrap();
+        assert_eq!(opened.damage, [], "said once");
+    }
+}
+
+#[test]
+fn what_was_owed_to_an_output_of_which_nothing_is_known_any_more_is_counted() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let a = log.owner("a", 1).unwrap();
+    log.append(&[plain(a, 100, 1), plain(a, 100, 2)]).unwrap();
+    log.close().unwrap();
+    for name in ["owner-0001.cur", "owner-0001.id"] {
+        disk.take(name);
+        disk.put(name, &[7; 5000]);
+    }
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+    assert_eq!((damage.harm, damage.frames, damage.records), (Harm::Owner, 2, 2));
+    assert!(log.owner("a", 2).unwrap() > a, "no number is used twice");
+}
+
+#[test]
 fn an_owner_that_is_forgotten_owes_nothing_and_comes_back_as_another() {
     let disk = Disk::new(1);
     let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
