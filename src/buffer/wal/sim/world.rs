@@ -693,7 +693,7 @@ impl World {
 
     /// Everything is delivered: the log must be empty, take records, and be empty again for the next process.
     pub(super) fn finish(&mut self) -> Result<(), String> {
-        self.disk.set_faults(Faults::default());
+        self.disk.repair();
         if self.disk.crashed() {
             return Err("the power is still cut".to_owned());
         }
