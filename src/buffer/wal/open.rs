@@ -163,6 +163,9 @@ impl Log {
         log.miss_segments(&listed, &cursors, &mut opened.damage);
         log.take_owners(cursors, &mut opened);
         log.miss_owners(&mut opened.damage);
+        // What is given up as damaged is on the disk before its place is written over; should that fail, an owner waits for it
+        // again after the next start.
+        let _later = log.sync_cursors();
         // What a process left that was killed may be in the system's memory alone: a sync that fails later would take it away
         // again, though it has been handed out by then.
         for segment in log.segments().filter(|s| !s.sealed) {
