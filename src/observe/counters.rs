@@ -174,6 +174,17 @@ pub struct Letters {
     pub removed: AtomicU64,
 }
 
+/// What storage could not give back: the disk, or somebody, has damaged it.
+#[derive(Debug, Default)]
+pub struct Storage {
+    /// Frames, at most so many.
+    pub damaged_frames: AtomicU64,
+    /// Records in them, as far as that is known. Outputs count theirs as dropped.
+    pub damaged_records: AtomicU64,
+    /// Bytes of them that were found.
+    pub damaged_bytes: AtomicU64,
+}
+
 /// All of them. Cheap to share: inputs, filters and outputs add once per chunk, not per record.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -181,6 +192,8 @@ pub struct Totals {
     pub pipeline: Pipeline,
     /// Dead letters.
     pub letters: Arc<Letters>,
+    /// Storage.
+    pub storage: Arc<Storage>,
     /// Outputs by label.
     pub outputs: Vec<(String, Arc<Output>)>,
     /// Filters by label.
@@ -229,7 +242,7 @@ impl fmt::Display for Totals {
         let p = &self.pipeline;
         write!(
             f,
-            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} cut_frames={} odd_options={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={}",
+            "received={} made={} refused={} filtered={} joined={} unrouted={} routed={} holding={} connections={} broken_connections={} cut_frames={} odd_options={} repeated_chunks={} orphaned={} dead_letters={} dead_letters_removed={} damaged_frames={} damaged_records={} damaged_bytes={}",
             p.received.load(Relaxed),
             p.made.load(Relaxed),
             p.refused.load(Relaxed),
@@ -246,6 +259,9 @@ impl fmt::Display for Totals {
             p.orphaned.load(Relaxed),
             self.letters.written.load(Relaxed),
             self.letters.removed.load(Relaxed),
+            self.storage.damaged_frames.load(Relaxed),
+            self.storage.damaged_records.load(Relaxed),
+            self.storage.damaged_bytes.load(Relaxed),
         )?;
         for (name, o) in &self.outputs {
             write!(

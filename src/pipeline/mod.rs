@@ -139,6 +139,7 @@ impl Pipeline {
         let totals = Arc::new(Totals {
             pipeline: counters::Pipeline::default(),
             letters: Arc::default(),
+            storage: Arc::default(),
             outputs: plan.outputs.iter().map(|o| (o.label.clone(), Arc::default())).collect(),
             filters: plan.filters.iter().map(|f| (f.label.clone(), Arc::default())).collect(),
         });
@@ -176,7 +177,8 @@ impl Pipeline {
                     orphan_ttl: service.storage.orphan_ttl,
                     backlog: service.storage.backlog_memory,
                 };
-                match Store::open(path, owners, &budget, limits).and_then(|opened| {
+                let counters = Arc::clone(&totals.storage);
+                match Store::open(path, owners, &budget, limits, counters).and_then(|opened| {
                     totals.pipeline.orphaned.fetch_add(opened.orphaned, Relaxed);
                     opened.start(&keepers).map_err(|e| format!("cannot start the commit thread: {e}"))
                 }) {

@@ -372,3 +372,73 @@ fn a_sender_whose_stored_record_is_damaged_is_told_so_and_nothing_stays_held() {
     assert!(output("dropped_damaged") > 0 && output("held") == 0, "{}", ended.messages);
     assert_eq!(output("delivered") + output("dropped_damaged"), 40 * 300, "{}", ended.messages);
 }
+
+/// The log's file in which some text stands, and where.
+fn stored(dir: &std::path::Path, text: &str) -> (std::path::PathBuf, usize) {
+    let files = fs::read_dir(dir.join("storage")).unwrap().map(|e| e.unwrap().path());
+    let mut segments = files.filter(|f| f.extension().is_some_and(|e| e == "wal"));
+    let find = |file: std::path::PathBuf| {
+        let bytes = fs::read(&file).unwrap();
+        Some((file, bytes.windows(text.len()).position(|w| w == text.as_bytes())?))
+    };
+    segments.find_map(find).unwrap()
+}
+
+#[test]
+fn what_the_disk_has_damaged_is_named_kept_and_counted_for_the_output_that_was_owed_it() {
+    // In the midst of the log, and at its end, where it could be taken for a torn write.
+    for damaged in ["line 0", "line 2"] {
+        let router = Router::start_in(with_dead_output(), &two("none", "*"));
+        let mut client = router.unix();
+        for n in 0..3 {
+            let id = n.to_string();
+            client.send(&message_to_ack("t", &format!("line {n}"), &id));
+            client.expect(&ack(&id));
+        }
+        let dir = router.kill();
+        let (segment, at) = stored(dir.path(), damaged);
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        fs::remove_file(dir.path().join("dead.log")).unwrap();
+        let router = Router::start_in(dir, &two("none", "*"));
+        let logs = router.logs("dead.log", 2);
+        assert!(logs.len() == 2 && !logs.contains(&damaged.to_owned()), "{logs:?}");
+        let ended = router.stop();
+        let output = |name| ended.ledger.output("file.1", name);
+        assert_eq!((output("recovered"), output("dropped_damaged")), (3, 1), "{}", ended.messages);
+        assert_eq!((ended.ledger.get("damaged_frames"), ended.ledger.get("damaged_records")), (1, 1));
+        assert!((60..200).contains(&ended.ledger.get("damaged_bytes")), "{}", ended.messages);
+        let said = ended.messages.lines().find(|line| line.contains("a damaged frame was skipped")).unwrap();
+        assert!(said.contains(segment.file_name().unwrap().to_str().unwrap()), "{said}");
+        let (_, kept) = said.split_once("kept=").unwrap();
+        let kept = fs::read(ended.dir.path().join("storage").join(kept.split(' ').next().unwrap())).unwrap();
+        let changed = [damaged.as_bytes()[0] ^ 1, b'i', b'n', b'e'];
+        assert!(kept.windows(4).any(|w| w == changed), "{said}");
+        assert_eq!(ended.code, Some(0));
+    }
+}
+
+#[test]
+fn an_output_whose_position_somebody_has_removed_gets_what_it_was_owed() {
+    let router = Router::start_in(with_dead_output(), &two("none", "*"));
+    let mut client = router.unix();
+    for n in 0..100 {
+        client.send(&message("t", &n.to_string()));
+    }
+    client.send(&message_to_ack("t", "100", "id"));
+    client.expect(&ack("id"));
+    let ended = router.stop();
+    let files = fs::read_dir(ended.dir.path().join("storage")).unwrap().map(|e| e.unwrap().path());
+    let removed = files.filter(|f| f.extension().is_some_and(|e| e == "cur")).map(fs::remove_file);
+    assert_eq!(removed.map(Result::unwrap).count(), 3, "of two outputs and of the log");
+    fs::remove_file(ended.dir.path().join("dead.log")).unwrap();
+    let router = Router::start_in(ended.dir, &two("none", "*"));
+    let expected: Vec<String> = (0..101).map(|n| n.to_string()).collect();
+    assert_eq!(router.logs("dead.log", 101), expected);
+    router.says("what is stored for it comes again");
+    let ended = router.stop();
+    assert_eq!((ended.ledger.output("file.1", "recovered"), ended.code), (101, Some(0)));
+    let ended = Router::start_in(ended.dir, &two("none", "*")).stop();
+    assert_eq!(ended.logs("dead.log").len(), 101, "once");
+}

@@ -4,9 +4,9 @@
 //! size. Can go wrong: the disk is full or broken; then what was written of the lines is taken back, and the caller
 //! tries again. Called on a thread that may block.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -79,19 +79,19 @@ impl Files {
         self.dir.join(number.map_or_else(|| NAME.to_owned(), |n| format!("{NAME}.{n}")))
     }
 
-    /// Makes the directory, takes it, and opens the file. Cuts off a last line that a crash has torn: nobody was told
-    /// that it is kept.
+    /// Makes the directory, takes it, and opens the file; logs are private, so both are their user's alone, as the
+    /// write-ahead log is. Cuts off a last line that a crash has torn: nobody was told that it is kept.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.lock.is_none() {
             let made = !self.dir.is_dir();
-            fs::create_dir_all(&self.dir)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
             self.lock = Some(lock(&self.dir)?);
             if let Some(parent) = self.dir.parent().filter(|p| made && !p.as_os_str().is_empty()) {
                 File::open(parent)?.sync_all()?;
             }
         }
         let path = self.path(None);
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
         let meta = file.metadata()?;
         let whole = whole_lines(&file, meta.len())?;
         if whole < meta.len() {
@@ -286,6 +286,28 @@ mod tests {
         files.check().unwrap();
         files.append(&[&line[..], &line, &line].concat()).unwrap();
         assert_eq!(names(dir.path()), ["dead-letters.jsonl.5", "dead-letters.jsonl.6", NAME]);
+    }
+
+    #[test]
+    fn what_is_made_is_its_users_alone_and_what_is_there_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (place, path) = (dir.path().join("dead"), dir.path().join("dead").join(NAME));
+        let mut files = files(dir.path(), 400);
+        files.check().unwrap();
+        assert_eq!((mode(&place), mode(&path)), (0o700, 0o600));
+        // Somebody lets a group read them.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        drop(files);
+        let mut files = self::files(dir.path(), 400);
+        files.check().unwrap();
+        files.append(&[b'x'; 99]).unwrap();
+        assert_eq!((mode(&place), mode(&path)), (0o750, 0o640));
+        // The one that is begun next is private again.
+        files.append(b"x\n").unwrap();
+        assert_eq!((names(dir.path()).len(), mode(&path)), (2, 0o600));
     }
 
     #[test]

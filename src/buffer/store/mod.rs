@@ -10,11 +10,12 @@
 
 mod commit;
 mod cut;
+mod damage;
 mod outlet;
 mod replay;
 mod rest;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -24,13 +25,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::wal::{Damage, Dir, HeldRecord, Log, Options, Vfs};
+use super::wal::{Dir, HeldRecord, Log, Options, Vfs};
 use crate::config::Overflow;
 use crate::observe::counters::{self, Drop as DropReason};
 use crate::record::{Ack, Chunk, HELD_COUNT_BITS};
 use crate::rt::{Budget, Sender, Tasks};
 
 pub use cut::frames;
+use damage::Met;
 use outlet::Outlet;
 
 /// Bytes that may wait for the commit thread. Two groups: one being written, one to go with the next sync.
@@ -174,19 +176,6 @@ impl Shared {
 /// Held records of each tag.
 pub type ByTag = HashMap<Box<[u8]>, Vec<HeldRecord>>;
 
-/// Places of damage that were reported: each output's reader comes past them.
-type Reported = HashSet<(String, u64)>;
-
-/// Whether nobody has reported it yet.
-fn first_report(reported: &Mutex<Reported>, damage: &Damage) -> bool {
-    let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
-    // Damage is rare; should a disk be full of it, what comes late may be said twice.
-    if reported.len() >= 1024 {
-        reported.clear();
-    }
-    reported.insert((damage.file.clone(), damage.offset))
-}
-
 /// The store. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
@@ -208,20 +197,21 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens the log under `path` for these outputs; nothing runs yet.
+    /// Opens the log under `path` for these outputs; nothing runs yet. What the disk has damaged is counted.
     ///
     /// # Errors
     /// A sentence with the path and what to do.
-    pub fn open(path: &Path, owners: Vec<Owner>, budget: &Budget, limits: Limits) -> Result<Opened, String> {
+    pub fn open(
+        path: &Path,
+        owners: Vec<Owner>,
+        budget: &Budget,
+        limits: Limits,
+        counters: Arc<counters::Storage>,
+    ) -> Result<Opened, String> {
         let vfs: Arc<dyn Vfs> = Arc::new(Dir::open(path).map_err(|e| unusable(path, &e))?);
         let (space, _) = vfs.space().map_err(|e| unusable(path, &e))?;
         let (mut log, found) = Log::open(vfs, Options::default()).map_err(|e| e.to_string())?;
-        let reported = Arc::new(Mutex::new(Reported::new()));
-        for damage in &found.damage {
-            if first_report(&reported, damage) {
-                report(damage);
-            }
-        }
+        let met = Arc::new(Met::new(counters));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let usable = (space + log.stats().bytes_on_disk).saturating_sub(log.reserve());
         let count = owners.len().max(1) as u64;
@@ -242,10 +232,13 @@ impl Store {
                 budget.clone(),
                 backlog,
                 found.next_seq,
-                Arc::clone(&reported),
+                Arc::clone(&met),
             );
             replays.push(replay);
             outlets.push(outlet);
+        }
+        for damage in &found.damage {
+            met.at_start(damage, &outlets);
         }
         let orphaned = orphans(&mut log, &outlets, now, limits.orphan_ttl);
         let shared = Arc::new(Shared {
@@ -456,23 +449,4 @@ fn first_number(held: &ByTag) -> u64 {
 
 fn unusable(path: &Path, e: &io::Error) -> String {
     format!("storage.path {}: {e}; make it a directory that this user may write", path.display())
-}
-
-/// Says what was lost, and where.
-fn report(damage: &Damage) {
-    let kept = damage.kept.as_deref().unwrap_or("nowhere");
-    let is_cursor = damage.file.ends_with(".cur");
-    if is_cursor && damage.kept.is_some() {
-        tracing::error!(file = %damage.file, %kept,
-            "corrupt storage: the file of an output's position cannot be read and was set aside: its output begins anew, and what it was owed before is not sent");
-    } else if is_cursor {
-        tracing::error!(file = %damage.file,
-            "corrupt storage: an output's position cannot be read: what is stored for it comes again");
-    } else if damage.torn {
-        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, %kept,
-            "corrupt storage: the last frame is torn and was cut; unless the file was shortened since, nobody was told that it is stored");
-    } else {
-        tracing::error!(file = %damage.file, offset = damage.offset, bytes = damage.bytes, records = damage.records, %kept,
-            "corrupt storage: a damaged frame was skipped");
-    }
 }

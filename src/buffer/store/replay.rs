@@ -3,11 +3,11 @@
 //! Enters: frames from the log, a block at a time. Leaves: deliveries into the output's queue, waiting for its room. The
 //! memory of a block is charged to the budget. Can go wrong: a damaged frame, which is counted as dropped and reported.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::Reported;
+use super::damage::Met;
 use super::outlet::Outlet;
 use super::rest::rest;
 use crate::buffer::wal::{Read, Reader, Seq};
@@ -28,7 +28,7 @@ pub(super) struct Replay {
     meter: Arc<Meter>,
     /// Frames below were stored by an earlier process.
     first: Seq,
-    reported: Arc<Mutex<Reported>>,
+    met: Arc<Met>,
 }
 
 impl Replay {
@@ -38,9 +38,9 @@ impl Replay {
         budget: Budget,
         memory: u64,
         first: Seq,
-        reported: Arc<Mutex<Reported>>,
+        met: Arc<Met>,
     ) -> Replay {
-        Replay { outlet, reader, budget, meter: Arc::new(Meter::new(memory)), first, reported }
+        Replay { outlet, reader, budget, meter: Arc::new(Meter::new(memory)), first, met }
     }
 
     pub(super) fn label(&self) -> &str {
@@ -84,8 +84,7 @@ impl Replay {
         let outlet = &self.outlet;
         for damage in &read.damage {
             // What it held may have been owed to others as well, or to nobody here: at most so many are lost.
-            if super::first_report(&self.reported, damage) {
-                super::report(damage);
+            if self.met.by_reader(damage) {
                 if damage.first_seq >= self.first {
                     // Stored by this process, and held since.
                     outlet.dropped(DropReason::Damaged, damage.records);

@@ -34,6 +34,13 @@ pub(super) struct Position {
     pub(super) partly: BTreeMap<Seq, Marks>,
 }
 
+impl Position {
+    /// Frames up to this number were on the disk when it was written, except those whose append had failed.
+    pub(super) fn promised(&self) -> Seq {
+        self.read.saturating_sub(1).max(self.unsettled.last().copied().unwrap_or(0))
+    }
+}
+
 /// A cursor file.
 pub(super) struct Cursor {
     file: Arc<dyn File>,
@@ -64,6 +71,11 @@ pub(super) enum Found {
 
 pub(super) fn file_name(id: OwnerId) -> String {
     format!("owner-{:04x}.cur", id.0)
+}
+
+/// The file that says that there is such an owner, beside its cursor.
+fn id_name(id: OwnerId) -> String {
+    format!("owner-{:04x}.id", id.0)
 }
 
 fn head(id: OwnerId, name: &str, seen: u64, slot: usize) -> Vec<u8> {
@@ -104,6 +116,61 @@ fn read_head(block: &[u8]) -> Option<Result<(OwnerId, String, u64, usize), u32>>
     let name = String::from_utf8_lossy(block.get(28..28 + len)?).into_owned();
     let seen = u64::from_le_bytes(block.get(16..24)?.try_into().ok()?);
     Some(Ok((OwnerId(u16::try_from(u32_at(12)?).ok()?), name, seen, *slot)))
+}
+
+/// How the file beside a cursor reads.
+pub(super) enum Known {
+    /// There is this owner.
+    Owner(OwnerId, String),
+    /// By a later firelane.
+    Newer(u32),
+    /// It says nothing.
+    Bad,
+}
+
+/// Whether the name is that of a file beside a cursor.
+pub(super) fn is_id(name: &str) -> bool {
+    name.starts_with("owner-") && name.ends_with(".id")
+}
+
+/// The owner of a cursor, by its file's name.
+pub(super) fn owner_of(name: &str) -> Option<OwnerId> {
+    let id = name.strip_prefix("owner-")?.strip_suffix(".cur")?;
+    u16::from_str_radix(id, 16).ok().map(OwnerId)
+}
+
+/// Notes beside the cursor who its owner is: should somebody remove the one or the disk lose it, the other tells that the
+/// output is not new. The caller syncs the directory.
+pub(super) fn write_id(vfs: &dyn Vfs, id: OwnerId, name: &str) -> io::Result<()> {
+    let file_name = id_name(id);
+    let file = match vfs.create(&file_name) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vfs.open(&file_name),
+        other => other,
+    }?;
+    let [.., slot] = SLOT;
+    file.write_at(&[IoSlice::new(&head(id, name, 0, slot))], 0)?;
+    file.sync()
+}
+
+/// Reads a file beside a cursor.
+pub(super) fn read_id(vfs: &dyn Vfs, name: &str) -> io::Result<Known> {
+    let mut block = vec![0; BLOCK];
+    let n = vfs.open(name)?.read_at(&mut block, 0)?;
+    block.truncate(n);
+    Ok(match read_head(&block) {
+        Some(Ok((id, name, ..))) => Known::Owner(id, name),
+        Some(Err(version)) => Known::Newer(version),
+        None => Known::Bad,
+    })
+}
+
+/// Takes the note away that there is such an owner, and brings that to the disk: before its cursor goes, or the next start
+/// would take it for lost.
+pub(super) fn remove_id(vfs: &dyn Vfs, id: OwnerId) -> io::Result<()> {
+    match vfs.remove(&id_name(id)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| vfs.sync_dir()),
+    }
 }
 
 impl Cursor {
@@ -203,6 +270,13 @@ mod tests {
         fn any_bytes_are_a_head_or_none(block in proptest::collection::vec(any::<u8>(), 0..4200)) {
             let _ = read_head(&block);
         }
+    }
+
+    #[test]
+    fn a_cursors_owner_is_known_by_its_files_name() {
+        assert_eq!(owner_of(&file_name(OwnerId(0x1a2))), Some(OwnerId(0x1a2)));
+        assert!(is_id(&id_name(OwnerId(7))) && !is_id(&file_name(OwnerId(7))));
+        assert_eq!(owner_of(&id_name(OwnerId(7))), None);
     }
 
     #[test]

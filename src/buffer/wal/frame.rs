@@ -137,6 +137,51 @@ pub(super) fn read(bytes: &[u8], uuid: &Uuid) -> Result<Parsed, NotAFrame> {
     parse(head, bytes, uuid).ok_or(NotAFrame::Bad).and_then(|found| found)
 }
 
+/// The frame that `bytes` would begin with, were it not for one wrong bit.
+pub(super) fn mend(mut bytes: Vec<u8>, uuid: &Uuid) -> Option<Parsed> {
+    let found = wrong_bit(&bytes, uuid);
+    let without = |(at, bit): (usize, u32)| {
+        *bytes.get_mut(at)? ^= 1 << bit;
+        let frame = read(&bytes, uuid).ok();
+        *bytes.get_mut(at)? ^= 1 << bit;
+        frame
+    };
+    // The checksum says where the bit is, unless it is in the length: then it covers other bytes.
+    let length = (0..4).flat_map(|at| (0..8).map(move |bit| (at, bit)));
+    found.into_iter().chain(length).find_map(without)
+}
+
+/// Where the one bit is, byte and bit, that would have to be another for the checksum to be right.
+fn wrong_bit(bytes: &[u8], uuid: &Uuid) -> Option<(usize, u32)> {
+    /// The polynomial of CRC-32C, reflected.
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let len = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let whole = bytes.get(..len).filter(|whole| whole.len() >= HEAD)?;
+    let stored = u32::from_le_bytes(whole.get(CRC_AT..HEAD)?.try_into().ok()?);
+    let mut differs = stored ^ checksum(whole, uuid, &[]);
+    if differs.is_power_of_two() {
+        let bit = differs.trailing_zeros();
+        return Some((CRC_AT + bit as usize / 8, bit % 8));
+    }
+    // A checksum is linear: what differs is what the one bit became on its way through all that follows it. Backwards, bit
+    // by bit, it becomes that bit again.
+    let covered = (len - (HEAD - CRC_AT) + uuid.len()) * 8;
+    for at in (0..covered).rev() {
+        differs = match differs >> 31 {
+            1 => (differs ^ POLYNOMIAL) << 1 | 1,
+            _ => differs << 1,
+        };
+        if differs == 1 {
+            let bit = (at % 8) as u32;
+            return match at / 8 {
+                byte if byte < CRC_AT => Some((byte, bit)),
+                byte => Some((byte.checked_sub(CRC_AT + uuid.len())? + HEAD, bit)),
+            };
+        }
+    }
+    None
+}
+
 /// `None`: not a frame.
 fn parse(head: &[u8], bytes: &[u8], uuid: &Uuid) -> Option<Result<Parsed, NotAFrame>> {
     let mut r = Bytes32(head);
@@ -266,8 +311,31 @@ mod tests {
         }
 
         #[test]
+        fn a_frame_with_one_wrong_bit_is_known_for_what_it_was(frame in any_frame(), at in any::<prop::sample::Index>(), bit in 0u8..8, behind in 0usize..300) {
+            let uuid = [7; 16];
+            let mut bytes = encode(&frame, 5, &uuid);
+            let was = read(&bytes, &uuid).unwrap();
+            let whole = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+            bytes[at.index(whole)] ^= 1u8 << bit;
+            bytes.resize(bytes.len() + behind, 0);
+            prop_assert_eq!(mend(bytes, &uuid), Some(was));
+        }
+
+        #[test]
+        fn a_frame_of_which_more_is_wrong_is_none(frame in any_frame(), from in any::<prop::sample::Index>(), fill in any::<u8>()) {
+            let uuid = [7; 16];
+            let mut bytes = encode(&frame, 5, &uuid);
+            let whole = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+            let from = from.index(whole);
+            let wrong: u32 = bytes[from..whole].iter().map(|byte| (byte ^ fill).count_ones()).sum();
+            bytes[from..whole].fill(fill);
+            prop_assert_eq!(mend(bytes, &uuid).is_some(), wrong == 1);
+        }
+
+        #[test]
         fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = read(&bytes, &[0; 16]);
+            let _ = mend(bytes, &[0; 16]);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! Giving back what nobody owes, and keeping one stuck owner from holding everyone's space.
 //!
 //! Enters: where owners stand. Leaves: cursors on disk, freed segments, side logs. Can go wrong: the disk; then nothing is
-//! freed that an older cursor would miss, because cursors are on disk before a segment goes.
+//! freed that an older cursor would miss, because cursors are on disk before a segment goes, and so is the list without it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Instant;
 
+use super::cursor;
 use super::frame;
+use super::inventory::Inventory;
 use super::log::{self, Log, Segment};
 use super::scan::{Step, Walk};
 use super::segment::{FRAMES, Head, side_name};
@@ -36,8 +38,10 @@ impl Log {
             result = result.and(owner.write());
         }
         self.forget_settled();
+        result = result.and(self.list_segments(&[]));
         let due = self.last_sync.is_none_or(|last| now.duration_since(last) >= self.sync_every);
-        if due && self.owners.values().any(|o| o.unsynced) {
+        let unlisted = self.inventory.as_ref().is_some_and(Inventory::is_unsynced);
+        if due && (unlisted || self.owners.values().any(|o| o.unsynced)) {
             let synced = self.sync_cursors();
             if synced.is_ok() {
                 self.last_sync = Some(now);
@@ -113,6 +117,7 @@ impl Log {
         if !any_main && !any_side {
             return Ok(freed);
         }
+        self.list_segments(&free_main)?;
         self.sync_cursors()?;
         let mut gone = Vec::new();
         for (segment, goes) in std::mem::take(&mut self.main).into_iter().zip(free_main) {
@@ -323,7 +328,8 @@ impl Log {
             }
         }
         if let Some(owner) = self.owners.remove(&id) {
-            self.vfs.remove(&super::cursor::file_name(owner.cursor.id))?;
+            cursor::remove_id(&*self.vfs, owner.cursor.id)?;
+            self.vfs.remove(&cursor::file_name(owner.cursor.id))?;
             self.vfs.sync_dir()?;
         }
         Ok(dropped)

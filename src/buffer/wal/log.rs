@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use super::cursor::{Cursor, Position};
+use super::cursor::{self, Cursor, Position};
 use super::frame::{self, Uuid};
+use super::inventory::Inventory;
 use super::reader::{Index, Piece, Reader, Start};
 use super::segment::{FRAMES, Head, Owed, SUMMARY, Summary, main_name};
 use super::spare::Spares;
@@ -199,6 +200,8 @@ pub struct Log {
     /// Held records, and the first number of the segment they are in.
     pub(super) held: HashMap<u64, Seq>,
     pub(super) spares: Spares,
+    /// `None`: there was no room for it.
+    pub(super) inventory: Option<Inventory>,
     pub(super) sync_every: Duration,
     pub(super) last_sync: Option<Instant>,
     /// After an attempt to free segments that failed: when to try again.
@@ -231,6 +234,8 @@ impl Log {
             .map_err(|_| io::Error::from(io::ErrorKind::QuotaExceeded))?;
         let position = Position { read: self.next_seq, ..Position::default() };
         let cursor = Cursor::create(&*self.vfs, id, identity, now_unix, &position)?;
+        // Of use only should the cursor be lost: the next start writes it where this one could not.
+        let _without = cursor::write_id(&*self.vfs, id, identity).and_then(|()| self.vfs.sync_dir());
         self.next_owner += 1;
         self.owners.insert(
             id,
@@ -486,7 +491,22 @@ impl Log {
     /// # Errors
     /// The system's; then what was delivered last may be delivered again.
     pub fn close(mut self) -> io::Result<()> {
-        self.sync_cursors()
+        let listed = self.list_segments(&[]);
+        listed.and(self.sync_cursors())
+    }
+
+    /// Writes which segments there must be if that has changed. `goes`: those of the main log that are about to be freed.
+    pub(super) fn list_segments(&mut self, goes: &[bool]) -> io::Result<()> {
+        let Some(inventory) = &mut self.inventory else { return Ok(()) };
+        let going = goes.iter().copied().chain(std::iter::repeat(false));
+        // What nobody needs may be gone at any time: an attempt to free it that is said to have failed may have done it.
+        let needed = |s: &Segment| !s.owed.is_empty() || s.held > 0;
+        let last = self.main.len().saturating_sub(1);
+        let stays = self.main.iter().zip(going).enumerate().filter_map(|(at, (segment, goes))| {
+            let kept = needed(segment) || (at == last && !segment.sealed);
+            (kept && !goes).then_some(segment.piece.first)
+        });
+        inventory.write(stays, self.next_seq)
     }
 
     pub(super) fn sync_cursors(&mut self) -> io::Result<()> {
@@ -497,7 +517,7 @@ impl Log {
             }
             result = result.and(owner.sync());
         }
-        result
+        self.inventory.iter_mut().fold(result, |result, inventory| result.and(inventory.sync()))
     }
 }
 

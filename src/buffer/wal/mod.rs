@@ -9,6 +9,7 @@ mod frame;
 mod free;
 #[cfg(test)]
 mod golden;
+mod inventory;
 mod log;
 mod open;
 mod quarantine;
@@ -27,7 +28,7 @@ pub use log::Log;
 pub use reader::Reader;
 pub use real::Dir;
 pub use types::{
-    AppendError, Damage, Dropped, Freed, HeldRecord, Kind, NewFrame, OpenError, Opened, Options, OwnerId,
-    OwnerState, Read, Seq, Stats, StoredFrame,
+    AppendError, Damage, Dropped, Freed, Harm, HeldRecord, Kind, NewFrame, OpenError, Opened, Options,
+    OwnerId, OwnerState, Read, Seq, Stats, StoredFrame,
 };
 pub use vfs::{File, Lock, Vfs};

@@ -12,7 +12,7 @@ use super::frame::{HEAD, Uuid};
 use super::scan::{Gap, Step, Walk};
 use super::segment::FRAMES;
 use super::vfs::{File, Vfs};
-use super::{Kind, OwnerId, Read, Seq, StoredFrame, quarantine};
+use super::{Harm, Kind, OwnerId, Read, Seq, StoredFrame, quarantine};
 use crate::rt::Marks;
 
 /// A segment as readers see it.
@@ -92,7 +92,7 @@ impl Reader {
     fn read_piece(&mut self, piece: &Arc<Piece>, max: usize, read: &mut Read) {
         let (last, end) = (piece.last.load(Acquire), piece.end.load(Acquire));
         let (at, before) = match self.place {
-            Some((uuid, at, next)) if uuid == piece.uuid && next == read.next => (at, next - 1),
+            Some((uuid, at, next)) if uuid == piece.uuid && next == read.next => (at, next.saturating_sub(1)),
             _ => (FRAMES, piece.first.saturating_sub(1)),
         };
         let mut walk = Walk::new(Arc::clone(&piece.file), piece.uuid, at, end, before).reading(max);
@@ -149,7 +149,7 @@ impl Reader {
             }
             drop(index);
             for gap in damage {
-                read.damage.push(quarantine::keep(&*self.vfs, &*piece.file, &piece.name, gap, false));
+                read.damage.push(quarantine::keep(&*self.vfs, &*piece.file, &piece.name, gap, Harm::Damaged));
             }
         }
         self.place = Some((piece.uuid, walk.at(), read.next));

@@ -17,6 +17,8 @@ use super::vfs::File;
 const WINDOW: usize = 256 << 10;
 /// Numbers that a damaged place may have swallowed; a frame with a later one is not believed.
 const SWALLOWED: u64 = 1 << 24;
+/// A larger frame is not looked at for the one bit that may be wrong in it.
+const MENDED: u64 = 8 << 20;
 /// How often the bytes of a segment may be looked at while searching; what is beyond is given up as damaged. Records may
 /// hold anything, also what looks like the beginning of many frames.
 const PATIENCE: u64 = 32;
@@ -126,6 +128,15 @@ impl Walk {
         let kind = bytes.get(4).is_some_and(|kind| (1..=2).contains(kind));
         let near = (seq ^ (self.last + 1)).count_ones() <= 1;
         Ok(kind && (near || self.plausible(seq)) || seq == self.last + 1)
+    }
+
+    /// The frame that was begun at this place, the end of the walk, if all that is wrong with it is one bit: then it was
+    /// whole once, for a write that was interrupted is wrong in whole sectors.
+    pub(super) fn mend(&self, at: u64) -> io::Result<Option<Parsed>> {
+        let most = self.limit.saturating_sub(at).min(MENDED);
+        let mut bytes = Vec::new();
+        self.file.read_more(&mut bytes, usize::try_from(most).unwrap_or(0), at)?;
+        Ok(frame::mend(bytes, &self.uuid).filter(|found| self.plausible(found.seq)))
     }
 
     fn plausible(&self, seq: Seq) -> bool {

@@ -175,6 +175,11 @@ pub(super) fn main_name(first: Seq) -> String {
     format!("{first:016x}.wal")
 }
 
+/// The first number of a main segment, by its name.
+pub(super) fn main_first(name: &str) -> Option<Seq> {
+    Seq::from_str_radix(name.strip_suffix(".wal").filter(|stem| stem.len() == 16)?, 16).ok()
+}
+
 /// A side segment's file.
 pub(super) fn side_name(owner: OwnerId, first: Seq) -> String {
     format!("side-{:04x}-{first:016x}.wal", owner.0)
@@ -251,5 +256,7 @@ mod tests {
         for other in ["spare-1.wal", "owner-0001.cur", "LOCK", ".wal", "x.wal", "corrupt-1-2.bin"] {
             assert!(!is_segment(other), "{other}");
         }
+        assert_eq!(main_first(&main_name(0x1234)), Some(0x1234));
+        assert_eq!(main_first(&side_name(OwnerId(3), 1)), None);
     }
 }

@@ -119,17 +119,36 @@ pub struct Damage {
     pub offset: u64,
     /// How many.
     pub bytes: u64,
+    /// Frames that are lost with them, at most; 0: nobody was told that they are stored.
+    pub frames: u64,
     /// Records in it, as far as its first head can be believed; 0: unknown.
     pub records: u64,
     /// The first frame that may have been there.
     pub first_seq: Seq,
     /// The frame that follows, if one is known: those from `first_seq` up to it are lost.
     pub next_seq: Option<Seq>,
-    /// The end of the log, cut: a write that a crash interrupted. What was acknowledged is not in there, unless the disk
-    /// lied.
-    pub torn: bool,
+    /// What is wrong.
+    pub harm: Harm,
+    /// Who was owed it, where that is known for sure.
+    pub owners: SmallVec<[OwnerId; 4]>,
     /// Where the bytes were put.
     pub kept: Option<String>,
+}
+
+/// What is wrong with bytes that could not be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// They were stored once.
+    Damaged,
+    /// The end of the log, cut: a write that a crash interrupted. What was acknowledged is not in there, unless the disk
+    /// lied.
+    Torn,
+    /// A segment's file is gone; or its head is, which says which frames are its own.
+    Missing,
+    /// Where an owner stands cannot be read, or is gone: it is owed everything again that is there.
+    Position,
+    /// Nor is it known who the owner was: its output begins anew.
+    Owner,
 }
 
 /// What was found at the start.

@@ -127,6 +127,13 @@ impl Disk {
         self.state().faults = faults;
     }
 
+    /// Nothing fails from now on, also not what was planned to.
+    pub(super) fn repair(&self) {
+        let mut state = self.state();
+        state.faults = Faults::default();
+        state.fail_calls.clear();
+    }
+
     pub(super) fn set_lie(&self, lie: Lie) {
         self.state().lie = Some(lie);
     }

@@ -171,7 +171,7 @@ fn a_log_that_forgets_a_sync_is_caught() {
         let why = caught.unwrap_or_else(|| panic!("{lie:?}: nobody noticed"));
         let said = why.lines().next().unwrap_or("");
         assert!(
-            ["is lost", "came again", "is back", "is now []", "does not open"]
+            ["is lost", "came again", "is back", "is now []", "does not open", "is missing"]
                 .iter()
                 .any(|p| said.contains(p)),
             "{said}"

@@ -10,7 +10,9 @@ use smallvec::smallvec;
 use super::disk::{Disk, Faults};
 use super::image::Mood;
 use super::world::{Order, SEGMENT, Shape, Step, World, options};
-use crate::buffer::wal::{AppendError, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
+use crate::buffer::wal::scan::Gap;
+use crate::buffer::wal::{AppendError, Damage, Harm, Kind, Log, NewFrame, OpenError, Options, OwnerId, Seq};
+use crate::buffer::wal::{frame as bytes_of, quarantine};
 use crate::record::{Seg, Tag};
 use crate::rt::Marks;
 
@@ -348,6 +350,145 @@ fn what_is_appended_after_a_segment_that_could_not_be_begun_is_there_after_a_pow
     assert!(refused > 10, "{refused} groups were refused");
 }
 
+/// A log with two frames, the second at the place that is given; a test changes its bytes.
+fn changed(handed_out: bool, change: impl FnOnce(&mut [u8])) -> (Disk, OwnerId, u64, Vec<u8>) {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let owner = log.owner("a", 1).unwrap();
+    log.append(&[plain(owner, 5000, 1)]).unwrap();
+    log.append(&[plain(owner, 3000, 2)]).unwrap();
+    if handed_out {
+        log.handed_out(owner, &[1, 2], 3);
+    }
+    log.close().unwrap();
+    let name = "0000000000000001.wal";
+    let mut bytes = disk.bytes_of(name).unwrap();
+    let at = 4096 + bytes_of::size(&plain(owner, 5000, 1)) as usize;
+    change(&mut bytes[at..at + bytes_of::size(&plain(owner, 3000, 2)) as usize]);
+    disk.take(name);
+    disk.put(name, &bytes);
+    (disk, owner, at as u64, bytes.split_off(at))
+}
+
+/// Opens the log: what is said, after a look whether the frame before is there and the log goes on.
+fn found(disk: &Disk, owner: OwnerId) -> Damage {
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+    let read = log.reader(owner).read(1, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [1]);
+    let next = log.append(&[plain(owner, 100, 3)]).unwrap().start;
+    assert!(next > 1);
+    drop(log);
+    let (log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let read = log.reader(owner).read(1, 1 << 20);
+    assert_eq!(read.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [1, next]);
+    let again = opened.damage.iter().chain(&read.damage).find(|damage| damage.harm == Harm::Torn);
+    assert_eq!(again, None, "an end that was cut is said once");
+    damage.clone()
+}
+
+#[test]
+fn a_wrong_bit_in_the_last_frame_is_told_from_a_torn_end_and_its_bytes_are_kept() {
+    for bit in (0..48 * 8).chain((48 * 8..3000 * 8).step_by(1013)) {
+        let (disk, owner, at, rest) = changed(false, |frame| frame[bit / 8] ^= 1 << (bit % 8));
+        let damage = found(&disk, owner);
+        let size = bytes_of::size(&plain(owner, 3000, 2));
+        assert_eq!((damage.harm, damage.offset, damage.bytes), (Harm::Damaged, at, size), "bit {bit}");
+        assert_eq!((damage.first_seq, damage.next_seq, damage.records), (2, Some(3), 1), "bit {bit}");
+        assert_eq!(damage.owners.to_vec(), [owner], "bit {bit}");
+        let kept = disk.bytes_of(&damage.kept.unwrap()).unwrap();
+        assert!(kept == rest[..size as usize], "bit {bit}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_named_and_kept_as_far_as_it_was_written() {
+    for written in [9, 48, 60, 512, 2999] {
+        let (disk, owner, at, rest) = changed(false, |frame| frame[written..].fill(0));
+        let damage = found(&disk, owner);
+        assert_eq!((damage.harm, damage.offset), (Harm::Torn, at), "{written} written");
+        let end = rest.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        assert_eq!(damage.bytes, end as u64, "{written} written");
+        assert!(disk.bytes_of(&damage.kept.unwrap()).unwrap() == rest[..end], "{written} written");
+    }
+}
+
+#[test]
+fn an_end_that_an_output_had_been_handed_is_damaged_and_not_torn() {
+    let (disk, owner, at, _) = changed(true, |frame| frame[1000..].fill(0));
+    let damage = found(&disk, owner);
+    assert_eq!((damage.harm, damage.offset), (Harm::Damaged, at));
+    assert_eq!((damage.first_seq, damage.next_seq), (2, Some(3)));
+    assert_eq!(damage.owners.to_vec(), [owner], "who was handed it was owed it");
+    // It does not wait for what will never be settled.
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    deliver(&mut log, owner, 1);
+    log.close().unwrap();
+    let (_, opened) = Log::open(disk.mount(), options()).unwrap();
+    assert!(opened.backlog.is_empty(), "{:?}", opened.backlog);
+}
+
+#[test]
+fn a_segment_that_is_gone_is_missed_once_and_one_that_was_freed_is_not() {
+    let later = || Instant::now() + Duration::from_secs(3600);
+    let disk = Disk::new(1);
+    let open = || Log::open(disk.mount(), options()).unwrap();
+    let (mut log, _) = open();
+    let (owner, other) = (log.owner("a", 1).unwrap(), log.owner("b", 1).unwrap());
+    // Four frames a segment. The first segments are owed to nobody soon, of the others one is taken away.
+    for n in 0..8 {
+        log.append(&[plain(other, 60_000, n)]).unwrap();
+    }
+    for n in 8..24 {
+        log.append(&[plain(owner, 60_000, n)]).unwrap();
+    }
+    deliver(&mut log, other, 1);
+    assert_eq!(log.maintain(later()).unwrap().segments, 2);
+    log.close().unwrap();
+    let (log, opened) = open();
+    assert_eq!(opened.damage, []);
+    drop(log);
+    for (taken, numbers) in [(13, 13..17), (21, 21..25)] {
+        let fork = disk.fork();
+        fork.take(&format!("{taken:016x}.wal"));
+        let (mut log, opened) = Log::open(fork.mount(), options()).unwrap();
+        let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+        assert_eq!((damage.harm, damage.frames), (Harm::Missing, 4));
+        assert_eq!((damage.first_seq, damage.next_seq), (numbers.start, Some(numbers.end)));
+        assert_eq!(opened.next_seq, 25, "no number is used twice");
+        let mut reader = log.reader(owner);
+        let (mut next, mut seqs) = (1, Vec::new());
+        while next < 25 {
+            let read = reader.read(next, 1 << 20);
+            seqs.extend(read.frames.iter().map(|frame| frame.seq));
+            next = if read.caught_up { 25 } else { read.next };
+        }
+        assert_eq!(seqs, (9..25).filter(|seq| !numbers.contains(seq)).collect::<Vec<_>>());
+        log.append(&[plain(owner, 60_000, 99)]).unwrap();
+        log.maintain(later()).unwrap();
+        log.close().unwrap();
+        let (_, opened) = Log::open(fork.mount(), options()).unwrap();
+        assert_eq!(opened.damage, [], "it is said once");
+    }
+}
+
+#[test]
+fn torn_ends_leave_room_in_quarantine_for_what_was_stored_once() {
+    let disk = Disk::new(1);
+    for n in 0..16 {
+        disk.put(&format!("corrupt-{n:016x}-4096.bin"), b"earlier");
+        let vfs = disk.mount();
+        let file = vfs.create(&format!("{n}.wal")).unwrap();
+        file.write_at(&[std::io::IoSlice::new(&[7; 100])], 0).unwrap();
+        let gap = Gap { at: 0, bytes: 100, records: 0, first: 1, next: None };
+        let keep = |harm| {
+            let kept = quarantine::keep(&*vfs, &*file, &format!("{n}.wal"), gap, harm).kept;
+            kept.inspect(|name| disk.take(name)).is_some()
+        };
+        assert_eq!((keep(Harm::Torn), keep(Harm::Damaged)), (n < 7, n < 15), "{} kept before", n + 1);
+    }
+}
+
 #[test]
 fn a_group_of_copies_that_a_power_cut_tore_costs_no_frame() {
     let mut thin = World::new(3).unwrap();
@@ -470,6 +611,57 @@ fn an_owner_counts_as_configured_until_it_was_last_said_so() {
     let (log, _) = Log::open(disk.mount(), options()).unwrap();
     let seen: Vec<_> = log.owners().into_iter().map(|o| (o.identity, o.last_configured_unix)).collect();
     assert_eq!(seen, [("a".to_owned(), 5000), ("b".to_owned(), 100)]);
+}
+
+#[test]
+fn an_output_whose_position_is_lost_gets_everything_again_and_a_new_one_nothing() {
+    let cursor = "owner-0001.cur";
+    for is_removed in [true, false] {
+        let disk = Disk::new(1);
+        let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+        let (a, b) = (log.owner("a", 1).unwrap(), log.owner("b", 1).unwrap());
+        log.append(&[plain(a, 100, 1), plain(b, 100, 2), plain(a, 100, 3)]).unwrap();
+        deliver(&mut log, b, 1);
+        log.handed_out(a, &[1], 2);
+        log.settle(a, &[1]);
+        log.close().unwrap();
+        disk.take(cursor);
+        if !is_removed {
+            disk.put(cursor, &[7; 40_960]);
+        }
+        let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+        let said: Vec<_> = opened.damage.iter().map(|d| (d.harm, &*d.file, d.kept.is_some())).collect();
+        assert_eq!(said, [(Harm::Position, cursor, !is_removed)]);
+        let ids = [log.owner("a", 2), log.owner("b", 2), log.owner("c", 2)].map(Result::unwrap);
+        assert_eq!(ids, [a, b, OwnerId(3)]);
+        let due: Vec<_> = opened.backlog.iter().map(|(id, from, _)| (*id, *from)).collect();
+        assert_eq!(due, [(a, 0)]);
+        let seqs = |id| log.reader(id).read(1, 1 << 20).frames.iter().map(|f| f.seq).collect::<Vec<_>>();
+        assert_eq!((seqs(a), seqs(b), seqs(ids[2])), (vec![1, 3], vec![], vec![]));
+        // It is not forgotten for a time when nobody knows whether it was configured.
+        let seen = log.owners()[0].last_configured_unix;
+        assert_eq!(seen, 2);
+        log.close().unwrap();
+        let (_, opened) = Log::open(disk.mount(), options()).unwrap();
+        assert_eq!(opened.damage, [], "said once");
+    }
+}
+
+#[test]
+fn what_was_owed_to_an_output_of_which_nothing_is_known_any_more_is_counted() {
+    let disk = Disk::new(1);
+    let (mut log, _) = Log::open(disk.mount(), options()).unwrap();
+    let a = log.owner("a", 1).unwrap();
+    log.append(&[plain(a, 100, 1), plain(a, 100, 2)]).unwrap();
+    log.close().unwrap();
+    for name in ["owner-0001.cur", "owner-0001.id"] {
+        disk.take(name);
+        disk.put(name, &[7; 5000]);
+    }
+    let (mut log, opened) = Log::open(disk.mount(), options()).unwrap();
+    let [damage] = &opened.damage[..] else { panic!("{:?}", opened.damage) };
+    assert_eq!((damage.harm, damage.frames, damage.records), (Harm::Owner, 2, 2));
+    assert!(log.owner("a", 2).unwrap() > a, "no number is used twice");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::image::Mood;
 use super::model::{Model, Who};
 use super::rng::Rng;
 use crate::buffer::wal::{
-    AppendError, Damage, Kind, Log, NewFrame, Opened, Options, OwnerId, Reader, Seq, Stats, StoredFrame,
+    AppendError, Damage, Harm, Kind, Log, NewFrame, Opened, Options, OwnerId, Reader, Seq, Stats, StoredFrame,
 };
 use crate::record::{Seg, Tag};
 use crate::rt::Marks;
@@ -91,6 +91,8 @@ pub(super) struct World {
     next_hold: u64,
     /// Power was cut or a call failed: damage may be there to report.
     disturbed: bool,
+    /// The test takes files away or changes them: a segment may be missing.
+    hurt: bool,
 }
 
 pub(super) fn options() -> Options {
@@ -134,6 +136,7 @@ impl World {
             next_id: 1,
             next_hold: 1,
             disturbed: false,
+            hurt: false,
         }
     }
 
@@ -283,13 +286,16 @@ impl World {
         if !self.disturbed && self.disk.faults_hit() == 0 && !damage.is_empty() {
             return Err(format!("damage where nothing was damaged: {damage:?}"));
         }
+        if let Some(gone) = damage.iter().find(|d| d.harm == Harm::Missing && !self.hurt) {
+            return Err(format!("a segment is missing that nobody took: {gone:?}"));
+        }
         self.damage.extend_from_slice(damage);
         Ok(())
     }
 
     /// The test damages files itself from here on.
     pub(super) fn expect_damage(&mut self) {
-        self.disturbed = true;
+        (self.disturbed, self.hurt) = (true, true);
     }
 
     fn check_owners(&self, log: &Log, opened: &Opened) -> Result<(), String> {
@@ -687,7 +693,7 @@ impl World {
 
     /// Everything is delivered: the log must be empty, take records, and be empty again for the next process.
     pub(super) fn finish(&mut self) -> Result<(), String> {
-        self.disk.set_faults(Faults::default());
+        self.disk.repair();
         if self.disk.crashed() {
             return Err("the power is still cut".to_owned());
         }
