@@ -108,7 +108,7 @@ impl Conn {
         let taken = match &mut self.stream {
             Stream::Tcp(s) => return s.try_write(bytes),
             Stream::Unix(s) => return s.try_write(bytes),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(&mut Context::from_waker(Waker::noop()), bytes),
+            Stream::Tls(s) => at_once(|cx| Pin::new(s.as_mut()).poll_write(cx, bytes)),
         };
         match taken {
             Poll::Ready(taken) => {
@@ -134,12 +134,10 @@ impl Conn {
     /// The socket's.
     pub fn try_send(&mut self) -> io::Result<()> {
         match &mut self.stream {
-            Stream::Tls(s) => {
-                match Pin::new(s.as_mut()).poll_flush(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(sent) => sent,
-                    Poll::Pending => Ok(()),
-                }
-            }
+            Stream::Tls(s) => match at_once(|cx| Pin::new(s.as_mut()).poll_flush(cx)) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => Ok(()),
+            },
             Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
         }
     }
@@ -208,6 +206,13 @@ impl Conn {
             stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(Some(Conn { stream, peer: self.peer })),
         }
     }
+}
+
+/// Polls once, with a waker that is idle: `writable` is what waits. Not under tokio's budget for a task: used up, it would say
+/// that the socket takes nothing while `writable` says that it does.
+fn at_once<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pin!(tokio::task::coop::unconstrained(std::future::poll_fn(poll)))
+        .poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Why a client's handshake came to nothing, in words that it can act on.

@@ -33,9 +33,9 @@ pub fn init(level: &str, file: Option<&Path>) -> Result<(), String> {
                 .create(true)
                 .open(path)
                 .map_err(|e| format!("cannot open log file {}: {e}; check Log_File", path.display()))?;
-            builder.with_writer(Mutex::new(file)).try_init()
+            builder.with_writer(Mutex::new(file)).finish().with(targets(level)).try_init()
         }
-        None => builder.with_writer(std::io::stderr).try_init(),
+        None => builder.with_writer(std::io::stderr).finish().with(targets(level)).try_init(),
     };
     // A second start in one process (tests) keeps the first subscriber.
     started.or(Ok(()))
@@ -45,10 +45,17 @@ pub fn init(level: &str, file: Option<&Path>) -> Result<(), String> {
 /// credentials, with Rust's view of the cause; whoever has asked the chain says the same in a sentence.
 pub fn init_without_sdk(level: &str) {
     let level = read(level);
-    let targets = Targets::new().with_default(level).with_target("aws_", LevelFilter::ERROR);
+    let targets = targets(level).with_target("aws_", LevelFilter::ERROR);
     let builder = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Line);
     // A second start in one process keeps the first subscriber here, too.
     let _kept = builder.with_writer(std::io::stderr).finish().with(targets).try_init();
+}
+
+/// Everything of that level, but not the SDK's complaint after each failed call that its HTTP client, which is ours, has told it
+/// of no connection.
+fn targets(level: LevelFilter) -> Targets {
+    let complaint = "aws_smithy_runtime::client::http::connection_poisoning";
+    Targets::new().with_default(level).with_target(complaint, LevelFilter::OFF)
 }
 
 fn read(level: &str) -> LevelFilter {
