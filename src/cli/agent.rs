@@ -16,7 +16,7 @@ use crate::agent::daemon::{self, Ask, Client, Record, Said, Settings, Which};
 use crate::agent::docker::{DockerRuntime, Lines};
 use crate::agent::secrets;
 use crate::observe::log;
-use crate::rt::Tasks;
+use crate::rt::{Tasks, pages};
 
 pub(super) const HELP: &str = "\
 Without a command it is the daemon, in the foreground: let your init system start it again when it ends. SIGTERM and SIGINT end
@@ -167,6 +167,7 @@ async fn serve(args: &Daemon) -> Result<u8, String> {
     let (mut int, mut term) = (int.map_err(failed)?, term.map_err(failed)?);
     let adopted = agent.resume();
     tracing::info!(state = %state.display(), adopted, "the agent is ready");
+    pages::give_back_code();
     let end = async {
         tokio::select! {
             _ = int.recv() => {}
