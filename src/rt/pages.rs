@@ -6,7 +6,7 @@
 //!
 //! Reading the command line and the configuration, compiling patterns and setting up TLS go through code all over a large
 //! binary, and the kernel maps 64 KiB around each place: 13 MiB of an idle router's 15. Given back at the end of the start
-//! it is 6 in all. It costs one system call for each mapping and some two hundred page faults, once.
+//! it is 4 to 5 in all. It costs one system call for each mapping and some two hundred page faults, once.
 //!
 //! This is a place with unsafe code: `madvise` has no safe form, since most advice changes what memory holds. Proof that this
 //! one does not: `MADV_DONTNEED` on a private mapping of a file discards the process's own changes and keeps what the file
